@@ -1,0 +1,45 @@
+"""EnCLAP audio captioning, native to Hugging Face.
+
+Public names are loaded when first used, so that `import enclap_hf` stays light. The Auto classes and
+`pipeline("audio-captioning")` know EnCLAP from this import on, see `auto_registration.py`.
+"""
+
+import importlib
+import os
+
+from .auto_registration import register_with_transformers
+from .version import __version__
+
+# The model inside the package: a complete repository that knows synthesised sounds.
+DEFAULT_MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "default_model")
+
+_MODULE_OF_NAME = {
+    "AudioCaptioningMetrics": "metrics",
+    "AudioCaptioningPipeline": "pipeline",
+    "AudioLoadError": "audio_loading",
+    "DataCollatorForEnClap": "data_collator",
+    "EnClapConfig": "configuration_enclap",
+    "EnClapFeatureExtractor": "feature_extraction_enclap",
+    "EnClapForConditionalGeneration": "modeling_enclap",
+    "EnClapModel": "modeling_enclap",
+    "EnClapProcessor": "processing_enclap",
+    "load_audio": "audio_loading",
+    "make_scene": "sound_scenes",
+}
+
+__all__ = ["DEFAULT_MODEL", "__version__", *_MODULE_OF_NAME]
+
+
+def __getattr__(name: str):
+    if name not in _MODULE_OF_NAME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF_NAME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF_NAME])
+
+
+register_with_transformers()

@@ -1,0 +1,448 @@
+"""EnCLAP: a BART that reads a recording as EnCodec codes and one CLAP vector, and writes a caption.
+
+    slots        CLAP | <s> | frame 0 ... frame T-1 | </s> | padding        (B, T + 3, D)
+    positions      -  |  0  |   1   ...      T      | T+1  |
+
+What differs from BART, all of it in this file:
+
+* the encoder's input: the CLAP vector through a linear layer, frames as the sum of their codes' embeddings
+  (`EnClapEncoder`), and positions that start at `<s>` (`SlotPositions`);
+* the slots are built here: callers pass codes, CLAP vector and the mask of codec frames, and never count the extra 3;
+* masked codec modelling: one linear head per codebook names the hidden codes (`masked_codec_loss`).
+
+Layers, decoder, cache and generation are those of transformers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import BartForConditionalGeneration, BartModel, BartPreTrainedModel, GenerationMixin
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
+from transformers.models.bart.modeling_bart import (
+    BartDecoder,
+    BartEncoder,
+    BartLearnedPositionalEmbedding,
+    BartScaledWordEmbedding,
+    shift_tokens_right,
+)
+
+from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
+
+IGNORED_TARGET = -100
+
+# Decoding of the published system; a repository's own generation_config.json replaces it.
+PUBLISHED_DECODING = {
+    "num_beams": 4,
+    "max_length": 50,
+    "no_repeat_ngram_size": 3,
+    "early_stopping": True,
+    "length_penalty": 1.0,
+}
+
+
+@dataclass
+class EnClapSeq2SeqLMOutput(Seq2SeqLMOutput):
+    """[`~transformers.modeling_outputs.Seq2SeqLMOutput`] with the two parts of the loss.
+
+    `loss` = `caption_loss` + `mcm_loss_weight` * `mcm_loss`; a part is None when its targets were not passed.
+    """
+
+    caption_loss: torch.FloatTensor | None = None
+    mcm_loss: torch.FloatTensor | None = None
+
+
+class SlotPositions(BartLearnedPositionalEmbedding):
+    """BART's position table, shifted so that the CLAP slot has none and `<s>` has position 0."""
+
+    def forward(self, input_ids: torch.Tensor, *unused_args, **unused_kwargs) -> torch.Tensor:
+        """Only the shape (B, T + 3) of `input_ids` is read. Returns (T + 3, D)."""
+        num_slots = input_ids.shape[1]
+        rows = self.weight[self.offset : self.offset + num_slots - 1]
+        return nn.functional.pad(rows, (0, 0, 1, 0))
+
+
+class EnClapEncoder(BartEncoder):
+    """BART's encoder over the slots of a recording."""
+
+    main_input_name = "audio_codes"
+
+    def __init__(self, config: EnClapConfig):
+        super().__init__(config)
+        self.embed_positions = SlotPositions(config.max_position_embeddings, config.d_model)
+        self.embed_encodec = nn.ModuleList(
+            nn.Embedding(config.code_table_rows, config.d_model, padding_idx=config.codec_mask_token_id)
+            for _ in range(config.num_codebooks)
+        )
+        self.clap_projection = nn.Linear(config.clap_dim, config.d_model)
+        self.post_init()
+
+    def forward(
+        self,
+        audio_codes: torch.LongTensor | None = None,
+        clap_embedding: torch.FloatTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutput:
+        """Encode a batch of recordings.
+
+        Args:
+            audio_codes: (B, T, K) EnCodec codes.
+            clap_embedding: (B, C) CLAP vector; None stands for a zero vector, of which the projection leaves its
+                learned bias in the slot.
+            attention_mask: (B, T), 1 on a clip's own frames, which come first, and 0 on padding; None for no padding.
+            inputs_embeds: (B, T, D) embedded frames in place of `audio_codes`.
+        Returns:
+            `BaseModelOutput` with `last_hidden_state` (B, T + 3, D).
+        Raises:
+            ValueError: not exactly one of `audio_codes` and `inputs_embeds`, a wrong shape, or too many frames.
+        """
+        if (audio_codes is None) == (inputs_embeds is None):
+            raise ValueError(
+                "Pass either `audio_codes` (B, T, K), as the processor returns them, or `inputs_embeds` (B, T, D)."
+            )
+        frames = self.embed_codes(audio_codes) if inputs_embeds is None else inputs_embeds
+        slots = self.build_slots(frames, clap_embedding, attention_mask)
+        return super().forward(
+            inputs_embeds=slots, attention_mask=build_slot_mask(attention_mask, frames.shape[1]), **kwargs
+        )
+
+    def embed_codes(self, audio_codes: torch.LongTensor) -> torch.FloatTensor:
+        """Sum the embeddings of a frame's codes: (B, T, K) -> (B, T, D)."""
+        if audio_codes.dim() != 3 or audio_codes.shape[2] != self.config.num_codebooks:
+            raise ValueError(
+                f"Got `audio_codes` of shape {tuple(audio_codes.shape)}; expected (B, T, K) with K = "
+                f"{self.config.num_codebooks} codebooks. Make them with this model's processor."
+            )
+        frames = self.embed_encodec[0](audio_codes[:, :, 0])
+        for k in range(1, self.config.num_codebooks):
+            frames = frames + self.embed_encodec[k](audio_codes[:, :, k])
+        return frames
+
+    def build_slots(
+        self,
+        frames: torch.FloatTensor,
+        clap_embedding: torch.FloatTensor | None,
+        attention_mask: torch.Tensor | None,
+    ) -> torch.FloatTensor:
+        """Lay out CLAP | <s> | frames | </s> | padding: (B, T, D) -> (B, T + 3, D)."""
+        batch_size, num_frames, width = frames.shape
+        if num_frames > self.config.max_codec_frames:
+            raise ValueError(
+                f"Got {num_frames} codec frames; one window holds {self.config.max_codec_frames} "
+                f"(`max_position_embeddings` {self.config.max_position_embeddings} less {NUM_EXTRA_SLOTS}). "
+                "Crop the codes, or let the processor or DataCollatorForEnClap do it."
+            )
+        if clap_embedding is None:
+            clap_embedding = frames.new_zeros(batch_size, self.config.clap_dim)
+        elif clap_embedding.shape != (batch_size, self.config.clap_dim):
+            raise ValueError(
+                f"Got `clap_embedding` of shape {tuple(clap_embedding.shape)}; expected (B, C) = "
+                f"{(batch_size, self.config.clap_dim)}."
+            )
+        clap = self.clap_projection(clap_embedding.to(self.clap_projection.weight.dtype)).unsqueeze(1)
+        # Not through `embed_tokens`, which would scale them where `scale_embedding` is set: only the decoder scales.
+        bos, eos = self.embed_tokens.weight[[self.config.bos_token_id, self.config.eos_token_id]].to(frames.dtype)
+        bos = bos.expand(batch_size, 1, width)
+        slots = torch.cat([clap.to(frames.dtype), bos, frames, torch.zeros_like(bos)], dim=1)
+        if attention_mask is None:
+            eos_slot = torch.full((batch_size, 1), num_frames + 2, device=frames.device)
+        else:
+            eos_slot = attention_mask.sum(dim=1, keepdim=True) + 2
+        is_eos = torch.arange(num_frames + NUM_EXTRA_SLOTS, device=frames.device) == eos_slot  # (B, T + 3)
+        return torch.where(is_eos.unsqueeze(-1), eos, slots)
+
+
+def build_slot_mask(attention_mask: torch.Tensor | None, num_frames: int) -> torch.Tensor | None:
+    """Widen the mask of codec frames to the slots: (B, T) -> (B, T + 3); None stays None.
+
+    Raises:
+        ValueError: the mask does not have one column per codec frame.
+    """
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() != 2 or attention_mask.shape[1] != num_frames:
+        raise ValueError(
+            f"Got `attention_mask` of shape {tuple(attention_mask.shape)}; expected (B, T) with T = {num_frames} codec "
+            "frames. The slots of the CLAP vector, <s> and </s> are added inside the model."
+        )
+    # Every clip's own frames come first, so its three extra slots widen the run of ones.
+    return nn.functional.pad(attention_mask, (NUM_EXTRA_SLOTS, 0), value=1)
+
+
+class EnClapModel(BartModel):
+    """EnCLAP without a head: the audio encoder and BART's decoder."""
+
+    config_class = EnClapConfig
+    main_input_name = "audio_codes"
+
+    def __init__(self, config: EnClapConfig):
+        BartPreTrainedModel.__init__(self, config)  # BartModel's own would build a text encoder first
+        embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
+        self.shared = BartScaledWordEmbedding(
+            config.vocab_size, config.d_model, config.pad_token_id, embed_scale=embed_scale
+        )
+        self.encoder = EnClapEncoder(config)
+        self.decoder = BartDecoder(config)
+        self.post_init()
+
+    def forward(
+        self,
+        audio_codes: torch.LongTensor | None = None,
+        clap_embedding: torch.FloatTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> Seq2SeqModelOutput | tuple:
+        """Encode a batch of recordings and decode `decoder_input_ids` (B, S) over them.
+
+        The audio arguments are those of [`EnClapEncoder.forward`], the others those of `BartModel.forward`.
+
+        Returns:
+            `Seq2SeqModelOutput` with `last_hidden_state` (B, S, D) and `encoder_last_hidden_state` (B, T + 3, D);
+            a tuple with `return_dict=False`.
+        Raises:
+            ValueError: no decoder input, or what the encoder raises.
+        """
+        if decoder_input_ids is None and decoder_inputs_embeds is None:
+            raise ValueError(
+                "Pass `decoder_input_ids` (B, S) or `decoder_inputs_embeds` (B, S, D); use `EnClapForConditionalGeneration` "
+                "with `labels` to train and its `generate()` to caption."
+            )
+        if encoder_outputs is None:
+            encoder_outputs = self.encode(audio_codes, clap_embedding, attention_mask, inputs_embeds, **kwargs)
+        num_frames = encoder_outputs[0].shape[1] - NUM_EXTRA_SLOTS
+        outputs = super().forward(
+            attention_mask=build_slot_mask(attention_mask, num_frames),
+            decoder_input_ids=decoder_input_ids,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            encoder_outputs=encoder_outputs,
+            return_dict=True,
+            **kwargs,
+        )
+        return outputs if wants_dict(self.config, return_dict) else outputs.to_tuple()
+
+    def encode(self, audio_codes, clap_embedding, attention_mask, inputs_embeds, **kwargs) -> BaseModelOutput:
+        """Run the encoder alone, with those of `kwargs` that concern it."""
+        wanted = {name: value for name, value in kwargs.items() if name.startswith("output_")}
+        return self.encoder(
+            audio_codes=audio_codes,
+            clap_embedding=clap_embedding,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            return_dict=True,
+            **wanted,
+        )
+
+
+class EnClapForConditionalGeneration(BartForConditionalGeneration):
+    """The EnCLAP captioner: [`EnClapModel`], a text head tied to the embeddings, and one MCM head per codebook.
+
+    Example:
+        >>> from enclap_hf import DEFAULT_MODEL, EnClapForConditionalGeneration, EnClapProcessor
+        >>> model = EnClapForConditionalGeneration.from_pretrained(DEFAULT_MODEL)
+        >>> processor = EnClapProcessor.from_pretrained(DEFAULT_MODEL)
+    """
+
+    config_class = EnClapConfig
+    main_input_name = "audio_codes"
+    # Both losses are divided by the counts that Trainer passes as `num_items_in_batch`.
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: EnClapConfig):
+        BartPreTrainedModel.__init__(self, config)  # BartForConditionalGeneration's own would build a BartModel first
+        self.model = EnClapModel(config)
+        self.register_buffer("final_logits_bias", torch.zeros((1, config.vocab_size)))
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.mcm_heads = nn.ModuleList(
+            nn.Linear(config.d_model, config.codec_vocab_size) for _ in range(config.num_codebooks)
+        )
+        self.post_init()
+        self.generation_config.update(
+            **PUBLISHED_DECODING, forced_bos_token_id=config.bos_token_id, forced_eos_token_id=config.eos_token_id
+        )
+
+    def forward(
+        self,
+        audio_codes: torch.LongTensor | None = None,
+        clap_embedding: torch.FloatTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        mcm_targets: torch.LongTensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> EnClapSeq2SeqLMOutput | tuple:
+        """Compute logits and losses for a batch of recordings.
+
+        Args:
+            audio_codes: (B, T, K) EnCodec codes, `codec_vocab_size` where hidden or padded.
+            clap_embedding: (B, C) CLAP vector, or None.
+            attention_mask: (B, T), 1 on a clip's own frames, 0 on padding.
+            labels: (B, S) caption ids, -100 on padding.
+            mcm_targets: (B, T, K) the hidden codes, -100 everywhere else. Without labels and decoder input, only the
+                encoder runs and `logits` is None.
+            decoder_input_ids: (B, S); made from `labels` when left out.
+            encoder_outputs: what the encoder returned before; it is not run again.
+            inputs_embeds: (B, T, D) embedded frames in place of `audio_codes`.
+            decoder_inputs_embeds: (B, S, D) in place of `decoder_input_ids`.
+            use_cache: keep keys and values for the next token.
+            num_items_in_batch: over how many label tokens the caption loss is averaged, when this batch is a part of
+                a larger one; or (1 + K,), followed by the number of hidden codes of each codebook.
+            return_dict: False returns a tuple.
+            kwargs: the other arguments of `BartModel.forward`.
+        Returns:
+            [`EnClapSeq2SeqLMOutput`], `logits` (B, S, V).
+        Raises:
+            ValueError: no target and no decoder input, or what the encoder raises.
+        Source: EnCLAP, arXiv 2401.17690, section 2.
+        """
+        if labels is not None:
+            use_cache = False
+            if decoder_input_ids is None and decoder_inputs_embeds is None:
+                decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        audio = (audio_codes, clap_embedding, attention_mask, inputs_embeds)
+        if encoder_outputs is None:
+            encoder_outputs = self.model.encode(*audio, **kwargs)
+        if decoder_input_ids is None and decoder_inputs_embeds is None and mcm_targets is not None:
+            logits, outputs = None, encoder_only_output(encoder_outputs)
+        else:
+            outputs = self.model(
+                attention_mask=attention_mask,
+                decoder_input_ids=decoder_input_ids,
+                decoder_inputs_embeds=decoder_inputs_embeds,
+                encoder_outputs=encoder_outputs,
+                use_cache=use_cache,
+                return_dict=True,
+                **kwargs,
+            )
+            logits = self.lm_head(outputs.last_hidden_state) + self.final_logits_bias
+        caption_loss = mcm_loss = loss = None
+        if labels is not None:
+            caption_loss = loss = smoothed_caption_loss(logits, labels, self.config.label_smoothing, num_items_in_batch)
+        if mcm_targets is not None:
+            states = outputs.encoder_last_hidden_state
+            mcm_loss = masked_codec_loss(states, mcm_targets, self.mcm_heads, labels, num_items_in_batch)
+            loss = self.config.mcm_loss_weight * mcm_loss + (0.0 if caption_loss is None else caption_loss)
+        result = EnClapSeq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            **{name: value for name, value in outputs.items() if name != "last_hidden_state"},
+            caption_loss=caption_loss,
+            mcm_loss=mcm_loss,
+        )
+        return result if wants_dict(self.config, return_dict) else result.to_tuple()
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
+        """Shift labels (B, S) one to the right, starting with `decoder_start_token_id`."""
+        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
+
+    @torch.no_grad()
+    def generate(self, inputs: torch.LongTensor | None = None, **kwargs):
+        """Write captions: `GenerationMixin.generate` with `audio_codes`, `clap_embedding` and `attention_mask`.
+
+        Pass `attention_mask` with every padded batch. `inputs_embeds`, in place of `audio_codes`, and `encoder_outputs`
+        are accepted too and are left as they were.
+        """
+        encoder_outputs = kwargs.get("encoder_outputs")
+        if encoder_outputs is None and inputs is None and kwargs.get("audio_codes") is None:
+            frames = kwargs.pop("inputs_embeds", None)
+            encoder_outputs = self.model.encode(
+                None, kwargs.get("clap_embedding"), kwargs.get("attention_mask"), frames
+            )
+        if encoder_outputs is not None:
+            # Beam search repeats the outputs it is given in place, so it gets a shell of its own.
+            kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoder_outputs[0])
+            kwargs.pop("audio_codes", None)
+            inputs = None
+        return GenerationMixin.generate(self, inputs, **kwargs)
+
+
+def smoothed_caption_loss(
+    logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float, num_items_in_batch: torch.Tensor | int | None
+) -> torch.Tensor:
+    """Label-smoothed cross entropy of (B, S, V) against (B, S): mean over the tokens of this or the larger batch."""
+    total = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1),
+        labels.flatten(),
+        ignore_index=IGNORED_TARGET,
+        label_smoothing=label_smoothing,
+        reduction="sum",
+    )
+    if num_items_in_batch is None:
+        return total / count_targets(labels)
+    return total / (num_items_in_batch[0] if counts_hidden_codes(num_items_in_batch) else num_items_in_batch)
+
+
+def masked_codec_loss(
+    encoder_states: torch.Tensor,
+    mcm_targets: torch.Tensor,
+    heads: nn.ModuleList,
+    labels: torch.Tensor | None = None,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Masked codec modelling: sum over k = 1 .. K of (1/2)^k times codebook k's mean cross entropy on its hidden codes.
+
+    A codebook with nothing hidden adds 0.
+
+    Args:
+        encoder_states: (B, T + 3, D).
+        mcm_targets: (B, T, K), -100 where nothing is hidden.
+        heads: K linear layers D -> codec vocabulary.
+        labels: (B, S), read for its number of tokens alone.
+        num_items_in_batch: as in [`EnClapForConditionalGeneration.forward`]. Where it counts label tokens only, the
+            part's own mean is weighted by the part's share of the tokens.
+    Source: EnCLAP, arXiv 2401.17690, section 2.3.
+    """
+    states = encoder_states[:, 2:-1].flatten(0, 1)  # the frames' slots: (B, T + 3, D) -> (B * T, D)
+    targets = mcm_targets.flatten(0, 1).t()  # (B, T, K) -> (K, B * T)
+    counts = num_items_in_batch[1:] if counts_hidden_codes(num_items_in_batch) else (targets != IGNORED_TARGET).sum(1)
+    total = states.new_zeros((), dtype=torch.float32)
+    for k, head in enumerate(heads):
+        wanted, seen = targets[k], states
+        if not torch.compiler.is_compiling():  # a full graph has fixed shapes, so there the loss ignores what is seen
+            positions = (wanted != IGNORED_TARGET).nonzero().squeeze(1)
+            wanted, seen = wanted[positions], states[positions]
+        cross_entropy = nn.functional.cross_entropy(
+            head(seen).float(), wanted, ignore_index=IGNORED_TARGET, reduction="sum"
+        )
+        total = total + 0.5 ** (k + 1) * cross_entropy / counts[k].clamp(min=1)
+    if num_items_in_batch is not None and labels is not None and not counts_hidden_codes(num_items_in_batch):
+        total = total * count_targets(labels) / num_items_in_batch
+    return total
+
+
+def count_targets(labels: torch.Tensor) -> torch.Tensor:
+    """Number of label tokens, at least 1."""
+    return (labels != IGNORED_TARGET).sum().clamp(min=1)
+
+
+def counts_hidden_codes(num_items_in_batch: torch.Tensor | int | None) -> bool:
+    """Whether the counts are (1 + K,), label tokens and hidden codes, rather than Trainer's number of label tokens."""
+    return (
+        isinstance(num_items_in_batch, torch.Tensor) and num_items_in_batch.dim() == 1 and len(num_items_in_batch) > 1
+    )
+
+
+def encoder_only_output(encoder_outputs: BaseModelOutput) -> Seq2SeqModelOutput:
+    """What a model returns when its decoder does not run."""
+    return Seq2SeqModelOutput(
+        encoder_last_hidden_state=encoder_outputs[0],
+        encoder_hidden_states=getattr(encoder_outputs, "hidden_states", None),
+        encoder_attentions=getattr(encoder_outputs, "attentions", None),
+    )
+
+
+def wants_dict(config: EnClapConfig, return_dict: bool | None) -> bool:
+    """Whether a forward returns a `ModelOutput` rather than a tuple."""
+    return config.return_dict if return_dict is None else return_dict

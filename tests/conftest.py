@@ -1,0 +1,159 @@
+"""Tiny models of every part, built from configurations and seeds, and clips of synthesised sound."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    ClapAudioConfig,
+    ClapAudioModelWithProjection,
+    EncodecConfig,
+    EncodecModel,
+    PreTrainedTokenizerFast,
+)
+
+from enclap_hf import EnClapConfig, EnClapFeatureExtractor, EnClapForConditionalGeneration, EnClapProcessor
+
+SAMPLING_RATE = 24_000
+CAPTIONS = ["a dog barks twice", "rain falls on a roof", "it doesn't stop, then a bell rings.", "people's voices"]
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CAPTIONS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+    )
+
+
+def build_codec(seed: int = 0) -> EncodecModel:
+    torch.manual_seed(seed)
+    config = EncodecConfig(
+        num_filters=4,
+        hidden_size=16,
+        codebook_size=32,
+        upsampling_ratios=[8, 5, 4, 2],
+        target_bandwidths=[1.5],  # 4 codebooks of 5 bits at 75 frames a second
+        num_lstm_layers=1,
+    )
+    model = EncodecModel(config).eval()
+    for layer in model.quantizer.layers:  # a fresh model's codebooks are zero, and so would be every code
+        layer.codebook.embed.normal_(std=0.05)
+    for name, parameter in model.encoder.named_parameters():
+        if name.endswith("original0"):  # the default start leaves the latent near zero
+            parameter.data.mul_(3.0)
+    return model
+
+
+def build_clap(seed: int = 0, fusion: bool = False) -> ClapAudioModelWithProjection:
+    torch.manual_seed(seed)
+    config = ClapAudioConfig(
+        spec_size=64,
+        num_mel_bins=16,
+        patch_size=4,
+        patch_stride=[4, 4],
+        window_size=4,
+        patch_embeds_hidden_size=8,
+        depths=[1, 1],
+        num_attention_heads=[2, 2],
+        num_hidden_layers=2,
+        hidden_size=16,
+        projection_dim=24,
+        enable_fusion=fusion,
+        aff_block_r=2,
+    )
+    return ClapAudioModelWithProjection(config).eval()
+
+
+def build_feature_extractor(long_clips: str = "middle") -> EnClapFeatureExtractor:
+    return EnClapFeatureExtractor(
+        clap_sampling_rate=16_000,
+        clap_window_s=2.0,
+        n_fft=512,
+        hop_length=160,
+        num_mel_bins=16,
+        frequency_max=8_000.0,
+        max_codec_frames=253,
+        long_clips=long_clips,
+    )
+
+
+def build_processor(long_clips: str = "middle") -> EnClapProcessor:
+    return EnClapProcessor.from_encoders(
+        build_feature_extractor(long_clips),
+        build_tokenizer(),
+        build_codec(),
+        build_clap(fusion=long_clips == "fusion"),
+        num_codebooks=4,
+    )
+
+
+def build_config(**overrides) -> EnClapConfig:
+    fields = {
+        "vocab_size": 320,
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "max_position_embeddings": 256,
+        "num_codebooks": 4,
+        "codec_vocab_size": 32,
+        "clap_dim": 24,
+        "dropout": 0.0,
+    }
+    return EnClapConfig(**{**fields, **overrides})
+
+
+def build_model(seed: int = 0, **overrides) -> EnClapForConditionalGeneration:
+    torch.manual_seed(seed)
+    model = EnClapForConditionalGeneration(build_config(**overrides)).eval()
+    for parameter in model.parameters():  # larger than BART's start, so that captions differ from clip to clip
+        if parameter.dim() > 1:
+            parameter.data.mul_(8.0)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_processor() -> EnClapProcessor:
+    return build_processor()
+
+
+@pytest.fixture(scope="session")
+def fusion_processor() -> EnClapProcessor:
+    return build_processor("fusion")
+
+
+@pytest.fixture
+def tiny_model() -> EnClapForConditionalGeneration:
+    return build_model()
+
+
+def make_clip(duration_s: float, seed: int = 0, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:
+    """A gliding tone in noise: float32 (num_samples,)."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(duration_s * sampling_rate)) / sampling_rate
+    tone = np.sin(2 * np.pi * (rng.uniform(200, 2000) * time + rng.uniform(50, 500) * time**2))
+    return (0.4 * tone + 0.05 * rng.standard_normal(len(time))).astype(np.float32)
