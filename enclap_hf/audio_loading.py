@@ -29,7 +29,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-
 logger = logging.getLogger(__name__)
 
 MIN_SAMPLING_RATE = 8_000
@@ -308,7 +307,7 @@ def _load_path(path: str | bytes, label: str, max_duration_s: float | None) -> L
     if os.path.isdir(path):
         raise _error(label, "it is a folder.", "Pass its files, as `find_audio_files` lists them.")
     try:
-        file = open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115, closed by the `with` below; only opening may fail here
     except FileNotFoundError:
         raise _error(label, "no such file.", f"Check its spelling; the current folder is `{os.getcwd()}`.") from None
     except (OSError, ValueError) as error:  # ValueError: the name holds a null character
@@ -520,7 +519,7 @@ class _MonoBuffer:
         self.sampling_rate = _check_sampling_rate(sampling_rate, label)
         self.limit = None if max_duration_s is None else max(1, round(max_duration_s * self.sampling_rate))
         self.num_samples = 0
-        reserved = min(expected_samples, self.limit or _MAX_RESERVED_SAMPLES, _MAX_RESERVED_SAMPLES)
+        reserved = min(max(0, expected_samples), self.limit or _MAX_RESERVED_SAMPLES, _MAX_RESERVED_SAMPLES)
         try:
             self._samples = np.empty(reserved, np.float32)  # takes no memory until it is written to
         except MemoryError:
@@ -690,9 +689,8 @@ def _is_av_container(head: bytes) -> bool:
     """Whether a file begins like a format that PyAV reads and soundfile does not."""
     return (
         head[4:8] == b"ftyp"  # mp4, m4a, mov
-        or head.startswith((b"\x1aE\xdf\xa3", b"0&\xb2u", b"FLV", b"#!AMR"))  # webm and mkv, wma, flv, amr
+        or head.startswith((b"\x1aE\xdf\xa3", b"0&\xb2u", b"FLV", b"#!AMR", b"\x0bw"))  # mkv, wma, flv, amr, ac3
         or (head[:1] == b"\xff" and head[1:2] in (b"\xf0", b"\xf1", b"\xf8", b"\xf9"))  # raw aac
-        or head.startswith(b"\x0bw")  # ac3
         or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
     )
 

@@ -3,11 +3,25 @@
 from collections.abc import Sequence
 
 import torch
+from torch.utils.data import Dataset
 from transformers import GenerationConfig, Pipeline
 
 from .audio_loading import AudioLoadError, as_audio_batch
 
 TASK = "audio-captioning"
+
+
+class ClipDataset(Dataset):
+    """A list of recordings that the pipeline reads lazily, in worker processes where wanted."""
+
+    def __init__(self, clips: list):
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int):
+        return self.clips[index]
 
 
 class AudioCaptioningPipeline(Pipeline):
@@ -56,18 +70,26 @@ class AudioCaptioningPipeline(Pipeline):
                     "`GenerationConfig`, such as `num_beams`, or use `generate_kwargs`."
                 )
         preprocess = {"sampling_rate": sampling_rate, "errors": errors}
-        return {name: value for name, value in preprocess.items() if value is not None}, {
-            **(generate_kwargs or {}),
-            **kwargs,
-        }, {}
+        return (
+            {name: value for name, value in preprocess.items() if value is not None},
+            {
+                **(generate_kwargs or {}),
+                **kwargs,
+            },
+            {},
+        )
 
     def __call__(self, inputs, **kwargs):
         """Caption one recording or several; see the class."""
-        if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, bytearray, memoryview)):
+        if (
+            isinstance(inputs, Sequence)
+            and not isinstance(inputs, Dataset)
+            and not isinstance(inputs, (str, bytes, bytearray, memoryview))
+        ):
             clips, is_batch = as_audio_batch(inputs)
             if not is_batch:
                 return super().__call__(torch.tensor(clips[0]), **kwargs)
-            return list(super().__call__((clip for clip in clips), **kwargs)) if clips else []
+            return list(super().__call__(ClipDataset(clips), **kwargs))
         return super().__call__(inputs, **kwargs)
 
     def preprocess(self, inputs, sampling_rate: int | None = None, errors: str = "raise") -> dict:

@@ -21,7 +21,6 @@ from enclap_hf.audio_loading import (
     resample_audio,
 )
 
-
 RATE = 16_000
 AV_INSTALL = 'pip install "enclap-hf[av]"'
 
@@ -378,17 +377,20 @@ def test_pyav_reads_interleaved_integers():
     assert load_audio(file).samples.tolist() == [-1.0, 1 / 32768, 200 / 32768, 0.0]
 
 
-def test_a_playlist_in_disguise_opens_no_other_file(tmp_path):
+def test_a_playlist_in_disguise_opens_no_other_file(tmp_path, monkeypatch):
     """ffmpeg follows playlists, so an uploaded text could name any file of the machine that reads it."""
     pytest.importorskip("av")
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.wav").write_bytes(WAV)
+    # The accent keeps these from being refused as plain text before ffmpeg is asked.
     for text in (
-        "ffconcat version 1.0\nfile {}\n",
-        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile secret.wav\n# é\n",
+        "#EXTM3U\n#é\n#EXTINF:9,\nsecret.wav\n#EXT-X-ENDLIST\n",
     ):
-        (tmp_path / "list.wav").write_text(text.format(tmp_path / "secret.wav"))
-        with pytest.raises(AudioLoadError, match="it is text"):
-            load_audio(tmp_path / "list.wav")
+        (tmp_path / "list.wav").write_text(text, encoding="utf-8")
+        for audio in ("list.wav", text.encode()):
+            with pytest.raises(AudioLoadError, match="no audio that can be read"):
+                load_audio(audio)
 
 
 @pytest.mark.parametrize("name", ["clip.m4a", "clip.dat"])

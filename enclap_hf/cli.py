@@ -1,0 +1,75 @@
+"""The `enclap` command: one sub-command each for captioning, scoring and making sound scenes."""
+
+import argparse
+import sys
+
+from .version import __version__
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `enclap` and its sub-commands; each sets `run`, a function of the arguments."""
+    parser = argparse.ArgumentParser(
+        prog="enclap",
+        description="EnCLAP audio captioning: one sentence about a sound recording.",
+        epilog="example: enclap caption recordings/ --output captions.csv",
+    )
+    parser.add_argument("--version", action="version", version=f"enclap-hf {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_caption_command(commands)
+    add_score_command(commands)
+    add_scenes_command(commands)
+    return parser
+
+
+def add_caption_command(commands) -> None:
+    """`enclap caption`."""
+    from . import caption_command
+
+    parser = commands.add_parser(
+        "caption",
+        help="caption recordings",
+        description="Caption recordings: files, folders (searched through) and patterns.",
+        epilog=caption_command.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    caption_command.add_caption_arguments(parser)
+    parser.set_defaults(run=caption_command.run_caption)
+
+
+def add_score_command(commands) -> None:
+    """`enclap score`."""
+    from . import score_command
+
+    parser = commands.add_parser("score", help="score captions against references")
+    score_command.add_score_arguments(parser)
+    parser.set_defaults(run=score_command.run_score)
+
+
+def add_scenes_command(commands) -> None:
+    """`enclap scenes`: the arguments are those of `python -m enclap_hf.sound_scenes`."""
+
+    def run(args: argparse.Namespace) -> int:
+        from .sound_scenes import main as write_scenes
+
+        return write_scenes(args.scene_arguments) or 0
+
+    parser = commands.add_parser("scenes", help="write synthesised sound scenes with captions", add_help=False)
+    parser.add_argument("scene_arguments", nargs=argparse.REMAINDER)
+    parser.set_defaults(run=run)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `enclap`; returns the exit status: 0 done, 1 some inputs failed, 2 wrong usage, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("\nenclap: interrupted; what was written so far is kept.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
