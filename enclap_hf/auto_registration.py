@@ -1,7 +1,7 @@
 """Makes the Auto classes and `pipeline` of transformers know EnCLAP, without importing them before the user does.
 
-Registering needs modules of transformers that import torch and take seconds. So each registration waits until its
-module is imported, by the user or by transformers itself, and runs right after; at once where that has happened.
+Registering needs modules of transformers that import torch and take seconds. So `import enclap_hf` only arranges that
+the registries of transformers, once they exist, register EnCLAP the first time that anybody looks something up.
 """
 
 import importlib
@@ -9,64 +9,113 @@ import importlib.abc
 import importlib.util
 import sys
 
-
-def _register_config() -> None:
-    from transformers import AutoConfig
-
-    from .configuration_enclap import EnClapConfig
-
-    AutoConfig.register(EnClapConfig.model_type, EnClapConfig, exist_ok=True)
-
-
-def _register_models() -> None:
-    from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq
-
-    from .configuration_enclap import EnClapConfig
-    from .modeling_enclap import EnClapForConditionalGeneration, EnClapModel
-
-    AutoModel.register(EnClapConfig, EnClapModel, exist_ok=True)
-    for auto_class in (AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq):
-        auto_class.register(EnClapConfig, EnClapForConditionalGeneration, exist_ok=True)
-
-
-def _register_feature_extractor() -> None:
-    from transformers import AutoFeatureExtractor
-
-    from .configuration_enclap import EnClapConfig
-    from .feature_extraction_enclap import EnClapFeatureExtractor
-
-    AutoFeatureExtractor.register(EnClapConfig, EnClapFeatureExtractor, exist_ok=True)
-
-
-def _register_processor() -> None:
-    from transformers import AutoProcessor
-
-    from .configuration_enclap import EnClapConfig
-    from .processing_enclap import EnClapProcessor
-
-    AutoProcessor.register(EnClapConfig, EnClapProcessor, exist_ok=True)
-
-
-def _register_pipeline() -> None:
-    from .pipeline import register_audio_captioning
-
-    register_audio_captioning()
-
-
-REGISTRATIONS = {
-    "transformers.models.auto.configuration_auto": _register_config,
-    "transformers.models.auto.modeling_auto": _register_models,
-    "transformers.models.auto.feature_extraction_auto": _register_feature_extractor,
-    "transformers.models.auto.processing_auto": _register_processor,
-    "transformers.pipelines": _register_pipeline,
+# Modules of transformers, and the registries in them: objects that look names up in one of their dicts.
+REGISTRIES = {
+    "transformers.models.auto.configuration_auto": {"CONFIG_MAPPING": "_extra_content"},
+    "transformers.models.auto.modeling_auto": {
+        "MODEL_MAPPING": "_extra_content",
+        "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING": "_extra_content",
+        "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING": "_extra_content",
+    },
+    "transformers.models.auto.feature_extraction_auto": {"FEATURE_EXTRACTOR_MAPPING": "_extra_content"},
+    "transformers.models.auto.processing_auto": {"PROCESSOR_MAPPING": "_extra_content"},
+    "transformers.pipelines": {"PIPELINE_REGISTRY": "supported_tasks"},
 }
 
 
-class _RegistrationFinder(importlib.abc.MetaPathFinder):
-    """Finds the modules of `REGISTRATIONS` as usual, and has their registration run after them."""
+class _AskedDict(dict):
+    """A registry's dict that registers EnCLAP before it first answers."""
+
+    def __contains__(self, key):
+        register_once()
+        return super().__contains__(key)
+
+    def __getitem__(self, key):
+        register_once()
+        return super().__getitem__(key)
+
+    def __iter__(self):
+        register_once()
+        return super().__iter__()
+
+    def get(self, key, default=None):
+        register_once()
+        return super().get(key, default)
+
+    def keys(self):
+        register_once()
+        return super().keys()
+
+    def values(self):
+        register_once()
+        return super().values()
+
+    def items(self):
+        register_once()
+        return super().items()
+
+
+_is_registered = False
+
+
+def register_once() -> None:
+    """Register EnCLAP everywhere, unless that has happened or transformers is in the middle of an import."""
+    global _is_registered
+    if _is_registered or _transformers_is_importing():
+        return
+    _is_registered = True  # registering asks the registries itself
+    try:
+        _register_all()
+    except BaseException:
+        _is_registered = False
+        raise
+
+
+def _transformers_is_importing() -> bool:
+    """Whether a module of transformers has not finished: what it needs cannot be imported then."""
+    return any(
+        name.startswith("transformers") and getattr(getattr(module, "__spec__", None), "_initializing", False)
+        for name, module in list(sys.modules.items())
+    )
+
+
+def _register_all() -> None:
+    from transformers import (
+        AutoConfig,
+        AutoFeatureExtractor,
+        AutoModel,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSpeechSeq2Seq,
+        AutoProcessor,
+    )
+
+    from .configuration_enclap import EnClapConfig
+    from .feature_extraction_enclap import EnClapFeatureExtractor
+    from .modeling_enclap import EnClapForConditionalGeneration, EnClapModel
+    from .pipeline import register_audio_captioning
+    from .processing_enclap import EnClapProcessor
+
+    AutoConfig.register(EnClapConfig.model_type, EnClapConfig, exist_ok=True)
+    AutoModel.register(EnClapConfig, EnClapModel, exist_ok=True)
+    AutoModelForSeq2SeqLM.register(EnClapConfig, EnClapForConditionalGeneration, exist_ok=True)
+    AutoModelForSpeechSeq2Seq.register(EnClapConfig, EnClapForConditionalGeneration, exist_ok=True)
+    AutoFeatureExtractor.register(EnClapConfig, EnClapFeatureExtractor, exist_ok=True)
+    AutoProcessor.register(EnClapConfig, EnClapProcessor, exist_ok=True)
+    register_audio_captioning()
+
+
+def _arrange(module) -> None:
+    """Put an `_AskedDict` in the place of each of a module's registry dicts."""
+    for registry_name, dict_name in REGISTRIES[module.__name__].items():
+        registry = getattr(module, registry_name)
+        setattr(registry, dict_name, _AskedDict(getattr(registry, dict_name)))
+
+
+class _RegistryFinder(importlib.abc.MetaPathFinder):
+    """Finds the modules of `REGISTRIES` as usual, and arranges their registries once they are executed."""
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname not in REGISTRATIONS:
+        if fullname not in REGISTRIES:
             return None
         sys.meta_path.remove(self)  # the other finders know the module
         try:
@@ -74,18 +123,15 @@ class _RegistrationFinder(importlib.abc.MetaPathFinder):
         finally:
             sys.meta_path.insert(0, self)
         if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader, REGISTRATIONS[fullname])
+            spec.loader = _ArrangingLoader(spec.loader)
         return spec
 
 
-class _RegisteringLoader(importlib.abc.Loader):
-    """A module's own loader, followed by a registration."""
+class _ArrangingLoader(importlib.abc.Loader):
+    """A module's own loader, followed by `_arrange`."""
 
-    def __init__(self, loader: importlib.abc.Loader, register):
-        self._loader, self._register = loader, register
-
-    def __getattr__(self, name):
-        return getattr(self._loader, name)
+    def __init__(self, loader: importlib.abc.Loader):
+        self._loader = loader
 
     def create_module(self, spec):
         return self._loader.create_module(spec)
@@ -93,13 +139,14 @@ class _RegisteringLoader(importlib.abc.Loader):
     def exec_module(self, module) -> None:
         module.__loader__ = module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        self._register()
+        _arrange(module)
 
 
 def register_with_transformers() -> None:
-    """Register EnCLAP with what is imported of transformers already, and with the rest as it comes."""
-    for module_name, register in REGISTRATIONS.items():
+    """Arrange the registries that are imported already, and the others as they come."""
+    if any(isinstance(finder, _RegistryFinder) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, _RegistryFinder())
+    for module_name in REGISTRIES:
         if module_name in sys.modules:
-            register()
-    if not any(isinstance(finder, _RegistrationFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _RegistrationFinder())
+            _arrange(sys.modules[module_name])

@@ -28,9 +28,7 @@ def add_caption_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-beams", type=positive_int, help="beams of the search; 1 is greedy (default: the model's)"
     )
-    parser.add_argument(
-        "--num-return-sequences", type=positive_int, default=1, metavar="N", help="N best, with scores"
-    )
+    parser.add_argument("--num-return-sequences", type=positive_int, default=1, metavar="N", help="N best, with scores")
     parser.add_argument("--max-new-tokens", type=positive_int, help="longest caption in tokens (default: the model's)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="the captioner's number type")
@@ -92,7 +90,7 @@ def complain(error: Exception) -> int:
 
 def describe_default_model() -> str:
     """What the model inside the package knows, in one line."""
-    from .sound_kinds import SOUND_KINDS
+    from .sound_scenes import SOUND_KINDS
 
     return (
         f"Using the package's own small model: it knows {len(SOUND_KINDS)} kinds of synthesised sounds only. "

@@ -71,9 +71,7 @@ class DataCollatorForEnClap:
         codes = [self._crop(as_codes(clip["audio_codes"]), rng) for clip in features]
         batch = {}
         if self.training and self.mcm_probability > 0:
-            hidden = [
-                torch.from_numpy(choose_spans(*c.shape, self.mcm_probability, self.mcm_span, rng)) for c in codes
-            ]
+            hidden = [torch.from_numpy(choose_spans(*c.shape, self.mcm_probability, self.mcm_span, rng)) for c in codes]
             targets = [c.masked_fill(~h, IGNORED_TARGET) for c, h in zip(codes, hidden, strict=True)]
             codes = [c.masked_fill(h, self.codec_vocab_size) for c, h in zip(codes, hidden, strict=True)]
             batch["mcm_targets"] = pad_sequence(targets, batch_first=True, padding_value=IGNORED_TARGET)

@@ -329,9 +329,7 @@ class EnClapForConditionalGeneration(BartForConditionalGeneration):
             logits = self.lm_head(outputs.last_hidden_state) + self.final_logits_bias
         caption_loss = mcm_loss = loss = None
         if labels is not None:
-            caption_loss = loss = smoothed_caption_loss(
-                logits, labels, self.config.label_smoothing, num_items_in_batch
-            )
+            caption_loss = loss = smoothed_caption_loss(logits, labels, self.config.label_smoothing, num_items_in_batch)
         if mcm_targets is not None:
             states = outputs.encoder_last_hidden_state
             mcm_loss = masked_codec_loss(states, mcm_targets, self.mcm_heads, labels, num_items_in_batch)

@@ -157,3 +157,28 @@ def make_clip(duration_s: float, seed: int = 0, sampling_rate: int = SAMPLING_RA
     time = np.arange(round(duration_s * sampling_rate)) / sampling_rate
     tone = np.sin(2 * np.pi * (rng.uniform(200, 2000) * time + rng.uniform(50, 500) * time**2))
     return (0.4 * tone + 0.05 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+def make_inputs(lengths=(40, 57, 9), seed: int = 0, config: EnClapConfig | None = None, targets: bool = True) -> dict:
+    """Random inputs of clips of `lengths` codec frames, padded as the collator pads, with unlike caption lengths."""
+    config = config or build_config()
+    rng = torch.Generator().manual_seed(seed)
+    batch_size, num_frames = len(lengths), max(lengths)
+    mask = torch.arange(num_frames) < torch.tensor(lengths)[:, None]  # (B, T)
+    codes = torch.randint(config.codec_vocab_size, (batch_size, num_frames, config.num_codebooks), generator=rng)
+    inputs = {
+        "audio_codes": codes.masked_fill(~mask[..., None], config.codec_mask_token_id),
+        "clap_embedding": torch.nn.functional.normalize(torch.randn(batch_size, config.clap_dim, generator=rng), dim=1),
+        "attention_mask": mask.long(),
+    }
+    if targets:
+        hidden = (torch.rand(codes.shape, generator=rng) < 0.3) & mask[..., None]
+        inputs["mcm_targets"] = codes.masked_fill(~hidden, -100)
+        inputs["audio_codes"] = inputs["audio_codes"].masked_fill(hidden, config.codec_mask_token_id)
+        ids = torch.randint(5, config.vocab_size, (batch_size, 4 + batch_size), generator=rng)
+        ids[:, 0] = config.bos_token_id
+        for i in range(batch_size):
+            ids[i, 4 + i] = config.eos_token_id
+            ids[i, 5 + i :] = -100
+        inputs["labels"] = ids
+    return inputs

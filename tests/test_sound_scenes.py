@@ -10,9 +10,9 @@ import pytest
 import soundfile
 
 from enclap_hf import sound_scenes
-from enclap_hf.scene_captions import TEMPLATES, write_captions
-from enclap_hf.scene_plan import plan_scene
 from enclap_hf.sound_scenes import SAMPLING_RATE, SOUND_KINDS, degrade_audio, make_scene, parse_caption, write_scenes
+from enclap_hf.sound_scenes.scene_captions import TEMPLATES, write_captions
+from enclap_hf.sound_scenes.scene_plan import plan_scene
 
 COUNTABLE = sorted(name for name, kind in SOUND_KINDS.items() if kind.countable)
 
@@ -251,7 +251,7 @@ def test_a_stopped_run_is_taken_up_where_it_ended(tmp_path, monkeypatch):
     made = []
     original = sound_scenes.make_scene
     monkeypatch.setattr(
-        sound_scenes, "make_scene", lambda seed, **options: made.append(seed) or original(seed, **options)
+        sound_scenes.scene_files, "make_scene", lambda seed, **options: made.append(seed) or original(seed, **options)
     )
     write_scenes(tmp_path, 3, show_progress=False)
     assert made == [2]

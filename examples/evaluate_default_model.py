@@ -1,0 +1,155 @@
+"""Score a captioner on sound scenes that it has not heard: events named, their relation, and CIDEr-D.
+
+    python examples/evaluate_default_model.py                       # the package's own model on 1,000 scenes
+    python examples/evaluate_default_model.py --num_scenes 20       # a look, in half a minute
+    python examples/evaluate_default_model.py --model DIR --output scores.json
+
+The scenes come from seeds that training never uses. Each condition is captioned anew: as they are (greedy, then with
+beam search, each clip alone), 12 dB quieter, through a 16 kHz stereo mp3-like degradation, and in batches of mixed
+lengths.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import HfArgumentParser, pipeline
+
+from enclap_hf import DEFAULT_MODEL
+from enclap_hf.metrics import cider_d
+from enclap_hf.sound_scenes import Scene, degrade_audio, make_scene, parse_caption
+
+
+@dataclass
+class EvaluationArguments:
+    """What is scored on what."""
+
+    model: str = field(default=DEFAULT_MODEL, metadata={"help": "directory or Hub repository of the captioner"})
+    num_scenes: int = field(default=1000, metadata={"help": "scenes in each condition"})
+    first_seed: int = field(default=0, metadata={"help": "seed of the first scene; training uses 900,000 and above"})
+    num_beams: int = field(default=4, metadata={"help": "beams of the beam search"})
+    batch_size: int = field(default=8, metadata={"help": "clips at a time, but for the first two rows"})
+    num_threads: int = field(default=0, metadata={"help": "torch threads; 0 leaves torch's choice"})
+    output: str | None = field(default=None, metadata={"help": "write the scores to this JSON file"})
+
+
+@dataclass
+class Condition:
+    """One row of the table: how scenes are changed before they are captioned, and how captions are searched."""
+
+    name: str
+    num_beams: int
+    batch_size: int
+    degradation: dict = field(default_factory=dict)
+
+
+def make_conditions(num_beams: int, batch_size: int) -> list[Condition]:
+    """The rows of the table."""
+    return [
+        Condition("greedy", 1, 1),
+        Condition(f"beam {num_beams}", num_beams, 1),
+        Condition("12 dB quieter", num_beams, batch_size, {"gain_db": -12.0}),
+        Condition("16 kHz stereo, mp3-like", num_beams, batch_size, {"mp3_like": True}),
+        Condition(f"batches of {batch_size}, mixed lengths", num_beams, batch_size),
+    ]
+
+
+def caption_scenes(caption, scenes: list[Scene], condition: Condition) -> list[str]:
+    """Degrade and caption every scene."""
+
+    def clips():
+        for scene in scenes:
+            audio, sampling_rate = scene.audio, scene.sampling_rate
+            if condition.degradation:
+                rng = np.random.default_rng([scene.seed, 1])
+                audio, sampling_rate = degrade_audio(audio, sampling_rate, rng=rng, **condition.degradation)
+            yield {"array": audio, "sampling_rate": sampling_rate}
+
+    results = caption(clips(), batch_size=condition.batch_size, num_beams=condition.num_beams)
+    return [result["text"] for result in tqdm(results, total=len(scenes), desc=condition.name, leave=False)]
+
+
+def score_captions(scenes: list[Scene], captions: list[str]) -> dict:
+    """Precision and recall of named events by number of events, the share of right relations, and CIDEr-D.
+
+    The relation (then, while, background) is judged where all events and no others are named, in scenes of several
+    events; `order` is judged where that relation is "then" and right.
+    """
+    hits, named, placed = Counter(), Counter(), Counter()
+    relation_right, relation_by_kind, order_right = [], {}, []
+    for scene, caption in zip(scenes, captions, strict=True):
+        parsed = parse_caption(caption)
+        truth = [event.kind for event in scene.events]
+        group = "one event" if len(truth) == 1 else "two and three events"
+        hits[group] += len(set(truth) & set(parsed.kinds))
+        named[group] += len(parsed.kinds)
+        placed[group] += len(truth)
+        if len(truth) > 1 and set(truth) == set(parsed.kinds):
+            right = parsed.relation == scene.relation
+            relation_right.append(right)
+            relation_by_kind.setdefault(scene.relation, []).append(right)
+            if scene.relation == "then" and right:
+                order_right.append(list(parsed.kinds) == truth)
+    scores = {
+        group: {
+            "precision": hits[group] / max(named[group], 1),
+            "recall": hits[group] / max(placed[group], 1),
+            "scenes": sum(len(scene.events) == 1 for scene in scenes)
+            if group == "one event"
+            else sum(len(scene.events) > 1 for scene in scenes),
+        }
+        for group in ("one event", "two and three events")
+    }
+    return {
+        **scores,
+        "relation": mean(relation_right),
+        "relation_scenes": len(relation_right),
+        "relation_by_kind": {kind: mean(right) for kind, right in sorted(relation_by_kind.items())},
+        "order": mean(order_right),
+        "cider_d": cider_d(captions, [list(scene.captions) for scene in scenes])[0],
+    }
+
+
+def mean(values: list) -> float:
+    """Mean, or NaN of nothing."""
+    return float(np.mean(values)) if values else float("nan")
+
+
+def format_table(rows: dict[str, dict]) -> str:
+    """The scores as a Markdown table."""
+    lines = [
+        "| condition | 1 event: precision | recall | 2-3 events: precision | recall | relation | order | CIDEr-D |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        one, several = row["one event"], row["two and three events"]
+        values = [one["precision"], one["recall"], several["precision"], several["recall"]]
+        values += [row["relation"], row["order"], row["cider_d"]]
+        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    (args,) = HfArgumentParser(EvaluationArguments).parse_args_into_dataclasses()
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    caption = pipeline("audio-captioning", model=args.model)
+    seeds = range(args.first_seed, args.first_seed + args.num_scenes)
+    scenes = [make_scene(seed) for seed in tqdm(seeds, desc="scenes", leave=False)]
+    rows = {}
+    for condition in make_conditions(args.num_beams, args.batch_size):
+        rows[condition.name] = score_captions(scenes, caption_scenes(caption, scenes, condition))
+    print(f"{args.num_scenes} scenes, seeds {seeds[0]} to {seeds[-1]}, {args.model}")
+    print(format_table(rows))
+    if args.output:
+        result = {"num_scenes": args.num_scenes, "first_seed": args.first_seed, "conditions": rows}
+        with open(args.output, "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=2)
+        print(f"Wrote {args.output}.")
+
+
+if __name__ == "__main__":
+    main()
