@@ -31,12 +31,14 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         clap_window_s: seconds of a CLAP window; shorter clips are repeated to fill it.
         n_fft: samples of the periodic Hann window and of the Fourier transform.
         hop_length: samples from one mel frame to the next.
-        num_mel_bins: bins of the HTK mel filter bank, without normalisation.
+        num_mel_bins: bins of the mel filter bank.
         frequency_min: Hz, lower edge of the lowest mel bin.
         frequency_max: Hz, upper edge of the highest mel bin.
         long_clips: what CLAP sees of a clip longer than its window: "fusion", the whole clip shrunk and one window
             of each third; or "middle", the window in the middle (for towers without fusion).
         int16_round_trip: round CLAP's samples to 16 bits and back, as when the published captioners were trained.
+        mel_scale: "htk", triangles of height 1 (LAION-CLAP with fusion), or "slaney", triangles of equal area
+            (LAION-CLAP without fusion).
 
     Raises:
         ValueError: a field is out of its range.
@@ -60,6 +62,7 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         frequency_max: float = 14_000.0,
         long_clips: str = "fusion",
         int16_round_trip: bool = True,
+        mel_scale: str = "htk",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -75,11 +78,14 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         self.frequency_max = frequency_max
         self.long_clips = long_clips
         self.int16_round_trip = int16_round_trip
+        self.mel_scale = mel_scale
         self._check_fields()
 
     def _check_fields(self) -> None:
         if self.long_clips not in ("fusion", "middle"):
             raise ValueError(f'Got `long_clips`={self.long_clips!r}; expected "fusion" or "middle".')
+        if self.mel_scale not in ("htk", "slaney"):
+            raise ValueError(f'Got `mel_scale`={self.mel_scale!r}; expected "htk" or "slaney".')
         if not 0 <= self.frequency_min < self.frequency_max <= self.clap_sampling_rate / 2:
             raise ValueError(
                 f"Got `frequency_min`={self.frequency_min} and `frequency_max`={self.frequency_max} Hz; expected 0 <= "
@@ -196,15 +202,15 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         return torch.cat(blocks)
 
     def _mel_filters(self) -> np.ndarray:
-        """HTK triangles, float32 (n_fft // 2 + 1, mel bins)."""
+        """Triangular filters, float32 (n_fft // 2 + 1, mel bins)."""
         return mel_filter_bank(
             num_frequency_bins=self.n_fft // 2 + 1,
             num_mel_filters=self.num_mel_bins,
             min_frequency=self.frequency_min,
             max_frequency=self.frequency_max,
             sampling_rate=self.clap_sampling_rate,
-            norm=None,
-            mel_scale="htk",
+            norm="slaney" if self.mel_scale == "slaney" else None,
+            mel_scale=self.mel_scale,
         ).astype(np.float32)
 
 

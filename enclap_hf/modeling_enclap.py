@@ -8,16 +8,17 @@ What differs from BART, all of it in this file:
 * the encoder's input: the CLAP vector through a linear layer, frames as the sum of their codes' embeddings
   (`EnClapEncoder`), and positions that start at `<s>` (`SlotPositions`);
 * the slots are built here: callers pass codes, CLAP vector and the mask of codec frames, and never count the extra 3;
-* masked codec modelling: one linear head per codebook names the hidden codes (`masked_codec_loss`).
+* masked codec modelling: one linear head per codebook names the hidden codes (`masked_codec_loss`);
+* the beams of a clip share its cross-attention (`generation_enclap.py`).
 
-Layers, decoder, cache and generation are those of transformers.
+Layers, decoder, cache and search are those of transformers.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import BartForConditionalGeneration, BartModel, BartPreTrainedModel, GenerationMixin
+from transformers import BartForConditionalGeneration, BartModel, BartPreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.models.bart.modeling_bart import (
     BartDecoder,
@@ -28,6 +29,7 @@ from transformers.models.bart.modeling_bart import (
 )
 
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
+from .generation_enclap import SharedAudioGenerationMixin, SharedCrossAttention, broadcast_slot_mask
 
 IGNORED_TARGET = -100
 
@@ -185,6 +187,15 @@ class EnClapModel(BartModel):
         )
         self.encoder = EnClapEncoder(config)
         self.decoder = BartDecoder(config)
+        for index, layer in enumerate(self.decoder.layers):
+            layer.encoder_attn = SharedCrossAttention(
+                config.d_model,
+                config.decoder_attention_heads,
+                dropout=config.attention_dropout,
+                is_decoder=True,
+                config=config,
+                layer_idx=index,
+            )
         self.post_init()
 
     def forward(
@@ -216,9 +227,13 @@ class EnClapModel(BartModel):
             )
         if encoder_outputs is None:
             encoder_outputs = self.encode(audio_codes, clap_embedding, attention_mask, inputs_embeds, **kwargs)
-        num_frames = encoder_outputs[0].shape[1] - NUM_EXTRA_SLOTS
+        states = encoder_outputs[0]
+        slot_mask = build_slot_mask(attention_mask, states.shape[1] - NUM_EXTRA_SLOTS)
+        num_rows = len(decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds)
+        if slot_mask is not None and num_rows != len(states):
+            slot_mask = broadcast_slot_mask(slot_mask, states, self.config._attn_implementation)
         outputs = super().forward(
-            attention_mask=build_slot_mask(attention_mask, num_frames),
+            attention_mask=slot_mask,
             decoder_input_ids=decoder_input_ids,
             decoder_inputs_embeds=decoder_inputs_embeds,
             encoder_outputs=encoder_outputs,
@@ -240,7 +255,7 @@ class EnClapModel(BartModel):
         )
 
 
-class EnClapForConditionalGeneration(BartForConditionalGeneration):
+class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditionalGeneration):
     """The EnCLAP captioner: [`EnClapModel`], a text head tied to the embeddings, and one MCM head per codebook.
 
     Example:
@@ -354,6 +369,7 @@ class EnClapForConditionalGeneration(BartForConditionalGeneration):
         Pass `attention_mask` with every padded batch. `inputs_embeds`, in place of `audio_codes`, and `encoder_outputs`
         are accepted too and are left as they were.
         """
+        kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
         encoder_outputs = kwargs.get("encoder_outputs")
         if encoder_outputs is None and inputs is None and kwargs.get("audio_codes") is None:
             frames = kwargs.pop("inputs_embeds", None)
@@ -365,7 +381,7 @@ class EnClapForConditionalGeneration(BartForConditionalGeneration):
             kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoder_outputs[0])
             kwargs.pop("audio_codes", None)
             inputs = None
-        return GenerationMixin.generate(self, inputs, **kwargs)
+        return super().generate(inputs, **kwargs)
 
 
 def smoothed_caption_loss(

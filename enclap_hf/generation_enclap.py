@@ -1,0 +1,80 @@
+"""Beam search that knows its audio: a clip's encoder output, keys and values exist once, whatever the number of beams.
+
+Stock generation repeats the encoder's output for every beam and copies the cross-attention cache at every step, though
+all beams of a clip hold the same there. Here they attend to one copy together:
+
+    queries of n beams   (B * n, S, D) -> (B, n * S, D)     cross-attention has no order, so beams are just more queries
+    keys and values      (B, T + 3, D)                      once per clip, never repeated, never reordered
+
+The same holds for sampling with `num_return_sequences`. Search, scores and stopping stay those of transformers.
+"""
+
+import torch
+from transformers import EncoderDecoderCache, GenerationMixin
+from transformers.models.bart.modeling_bart import BartAttention
+
+# Arguments of `generate` that belong to the clip and not to a beam.
+PER_CLIP_ARGUMENTS = ("encoder_outputs", "attention_mask", "audio_codes", "clap_embedding", "inputs_embeds")
+SHARING_ATTENTIONS = ("sdpa", "eager")
+
+
+class SharedCrossAttention(BartAttention):
+    """BART's cross-attention, in which several beams may read the states of one clip."""
+
+    def forward(self, hidden_states, key_value_states=None, past_key_values=None, attention_mask=None, **kwargs):
+        """`hidden_states` (B * n, S, D) over `key_value_states` (B, T + 3, D), n beams per clip."""
+        num_rows, length, width = hidden_states.shape
+        num_clips = key_value_states.shape[0]
+        if num_rows == num_clips:
+            return super().forward(
+                hidden_states,
+                key_value_states=key_value_states,
+                past_key_values=past_key_values,
+                attention_mask=attention_mask,
+                **kwargs,
+            )
+        output, weights = super().forward(
+            hidden_states.reshape(num_clips, -1, width),
+            key_value_states=key_value_states,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            **kwargs,
+        )
+        if weights is not None:  # (B, heads, n * S, T + 3) -> (B * n, heads, S, T + 3)
+            heads, slots = weights.shape[1], weights.shape[3]
+            weights = weights.view(num_clips, heads, -1, length, slots).transpose(1, 2)
+            weights = weights.reshape(num_rows, heads, length, slots)
+        return output.reshape(num_rows, length, width), weights
+
+
+class SharedAudioGenerationMixin(GenerationMixin):
+    """Generation in which the beams of a clip share what the encoder said about it."""
+
+    def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs):
+        if expand_size == 1 or self.config._attn_implementation not in SHARING_ATTENTIONS:
+            return super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
+        shared = {name: kwargs.pop(name) for name in PER_CLIP_ARGUMENTS if name in kwargs}
+        kwargs["is_encoder_decoder"] = False  # it would ask for the encoder's output, to repeat it
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
+        return input_ids, {**model_kwargs, **shared}
+
+    def _reorder_cache(self, past_key_values: EncoderDecoderCache, beam_idx: torch.LongTensor) -> EncoderDecoderCache:
+        if self.config._attn_implementation in SHARING_ATTENTIONS:
+            past_key_values.self_attention_cache.reorder_cache(beam_idx)  # the rest belongs to the clips
+        else:
+            past_key_values.reorder_cache(beam_idx)
+        return past_key_values
+
+
+def broadcast_slot_mask(slot_mask: torch.Tensor, states: torch.Tensor, implementation: str) -> torch.Tensor:
+    """The mask of slots (B, T + 3) for queries of any number of beams: (B, 1, 1, T + 3).
+
+    Args:
+        slot_mask: 1 on a clip's own slots.
+        states: the encoder's output, for its type and device.
+        implementation: "sdpa" takes a mask of booleans, "eager" one that is added to the scores.
+    """
+    allowed = slot_mask[:, None, None, :].to(device=states.device, dtype=torch.bool)
+    if implementation == "sdpa":
+        return allowed
+    return torch.zeros_like(allowed, dtype=states.dtype).masked_fill(~allowed, torch.finfo(states.dtype).min)
