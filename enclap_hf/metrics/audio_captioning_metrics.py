@@ -1,0 +1,247 @@
+"""All captioning metrics behind one call."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from .caption_checks import check_captions
+from .caption_scores import CaptionScores
+from .java_runtime import MetricUnavailableError, find_java, java_version
+from .metric_sets import PARTS, resolve_metrics
+from .ptb_tokenizer import tokenize_ptb
+
+logger = logging.getLogger(__name__)
+
+TOKENIZER = "Penn Treebank (as Stanford PTBTokenizer 3.4.1), lower case, COCO punctuation removed"
+
+
+class AudioCaptioningMetrics:
+    """Score captions against references as the captioning papers do.
+
+    A metric whose tools are missing is left out and named in the result with what it lacks; no other metric ever takes
+    its place.
+
+    Args:
+        metrics: a set (`paper`, `dcase2023`, `dcase2024`, `fast`, `all`) or names of metrics.
+        sentence_encoder: folder or Hub name of FENSE's sentence encoder.
+        error_detector: name or checkpoint of FENSE's fluency error detector.
+        clap: folder or Hub name of a `ClapModel`, or a function from captions to embeddings, for `clap_similarity`.
+        device: torch device of FENSE's networks.
+        java: path of the Java program; found when left out.
+        java_heap: memory limit of each Java process, as its option -Xmx takes it; each metric's own when left out.
+        timeout_s: limit for each Java process.
+        cache_dir: where SPICE keeps parses and scores.
+        strict: raise for a metric that cannot be computed.
+    Raises:
+        ValueError: an unknown metric or set.
+    """
+
+    def __init__(
+        self,
+        metrics: str | Iterable[str] = "paper",
+        *,
+        sentence_encoder: str | None = None,
+        error_detector: str | None = None,
+        clap: str | Callable | None = None,
+        device: str = "cpu",
+        java: str | None = None,
+        java_heap: str | None = None,
+        timeout_s: float = 3600.0,
+        cache_dir: Path | str | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.metric_set, self.metrics = resolve_metrics(metrics)
+        self.sentence_encoder = sentence_encoder
+        self.error_detector = error_detector
+        self.clap = clap
+        self.device = device
+        self.java = java
+        self.java_heap = java_heap
+        self.timeout_s = timeout_s
+        self.cache_dir = cache_dir
+        self.strict = strict
+
+    def compute(
+        self,
+        predictions: Sequence[str],
+        references: Sequence[Sequence[str]],
+        *,
+        audio: Sequence | None = None,
+        sampling_rate: int | None = None,
+        audio_embeddings=None,
+    ) -> CaptionScores:
+        """Score one caption a clip.
+
+        Args:
+            predictions: one caption a clip.
+            references: for each clip, a list of one or more references.
+            audio: one array (num_samples,) a clip, for `clap_similarity`.
+            sampling_rate: of `audio`, in Hz.
+            audio_embeddings: (B, C) CLAP embeddings in the place of `audio`.
+        Returns:
+            corpus scores by name, with `per_clip`, `num_clips`, `num_references`, `tokenizer`, `versions`,
+            `metric_set` and `missing`.
+        Raises:
+            TypeError: something that is not a string where a caption should be.
+            ValueError: lists of unequal length, none at all, or a clip without references.
+            MetricUnavailableError: with `strict`, a metric whose tools are missing.
+        """
+        check_captions(predictions, references)
+        run = _Run(self, list(predictions), [list(clip) for clip in references], audio, sampling_rate, audio_embeddings)
+        scores, per_clip, missing = {}, {}, {}
+        for name in self.metrics:
+            try:
+                scores[name], clip_scores = run.score(name)
+            except MetricUnavailableError as error:
+                if self.strict:
+                    raise
+                missing[name] = str(error)
+                logger.warning("%s left out: %s", name, error)
+                continue
+            if clip_scores is not None:
+                per_clip[name] = list(clip_scores)
+        return CaptionScores(
+            scores,
+            per_clip=per_clip,
+            num_clips=len(predictions),
+            num_references=sum(len(clip) for clip in references),
+            tokenizer=TOKENIZER,
+            versions=self._versions(scores),
+            metric_set=self.metric_set,
+            missing=missing,
+        )
+
+    def _versions(self, scores: dict[str, float]) -> dict[str, str]:
+        """Versions of what took part in the scores."""
+        versions = {"python": platform.python_version()}
+        packages = ["enclap-hf"]
+        if {"meteor", "spice"} & scores.keys():
+            versions["java"] = java_version(self.java or find_java())
+            packages.append("pycocoevalcap")
+        if "spice" in scores:
+            versions["corenlp"] = "3.6.0"
+        if "meteor" in scores:
+            versions["meteor"] = "1.5"
+        if {"sbert_similarity", "fluency_error_rate", "fense", "spider_fl", "clap_similarity"} & scores.keys():
+            packages += ["torch", "transformers"]
+        for package in packages:
+            try:
+                versions[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:  # run from a checkout
+                continue
+        return versions
+
+
+class _Run:
+    """One call's inputs, and the scores that several metrics share."""
+
+    def __init__(self, settings, predictions, references, audio, sampling_rate, audio_embeddings) -> None:
+        self.settings = settings
+        self.predictions, self.references = predictions, references
+        self.audio, self.sampling_rate, self.audio_embeddings = audio, sampling_rate, audio_embeddings
+        self._done: dict[str, tuple[float, list[float] | None] | MetricUnavailableError] = {}
+
+    @functools.cached_property
+    def tokens(self) -> tuple[list[str], list[list[str]]]:
+        """Tokenised predictions and references."""
+        return tokenize_ptb(self.predictions), [tokenize_ptb(clip) for clip in self.references]
+
+    def score(self, name: str) -> tuple[float, list[float] | None]:
+        """Corpus and per-clip scores of one metric, computed once."""
+        if name not in self._done:
+            try:
+                self._done[name] = self._combine(name) if name in PARTS else self._compute(name)
+            except MetricUnavailableError as error:
+                self._done[name] = error
+        result = self._done[name]
+        if isinstance(result, MetricUnavailableError):
+            raise result
+        return result
+
+    def _combine(self, name: str) -> tuple[float, list[float]]:
+        """A metric made of two others."""
+        parts = []
+        for part in PARTS[name]:
+            try:
+                parts.append(self.score(part)[1])
+            except MetricUnavailableError as error:
+                raise MetricUnavailableError(f"needs {part}: {error}") from error
+        if name == "spider":
+            per_clip = [(cider + spice) / 2 for cider, spice in zip(*parts, strict=True)]
+            return sum(per_clip) / len(per_clip), per_clip
+        from .fense import penalise_errors
+
+        return penalise_errors(*parts)
+
+    def _compute(self, name: str) -> tuple[float, list[float] | None]:
+        """A metric of its own."""
+        if name.startswith("bleu_"):
+            corpus, per_clip = self._bleu
+            order = int(name[-1]) - 1
+            return corpus[order], per_clip[order]
+        return getattr(self, f"_compute_{name}")()
+
+    @functools.cached_property
+    def _bleu(self):
+        from .bleu import compute_bleu
+
+        return compute_bleu(*self.tokens)
+
+    @property
+    def _java_options(self) -> dict:
+        """What METEOR and SPICE are run with."""
+        options = {"timeout_s": self.settings.timeout_s, "java": self.settings.java}
+        return options | ({"java_heap": self.settings.java_heap} if self.settings.java_heap else {})
+
+    def _compute_rouge_l(self):
+        from .rouge import compute_rouge_l
+
+        return compute_rouge_l(*self.tokens)
+
+    def _compute_cider_d(self):
+        from .cider import compute_cider_d
+
+        return compute_cider_d(*self.tokens)
+
+    def _compute_meteor(self):
+        from .meteor import compute_meteor
+
+        return compute_meteor(*self.tokens, **self._java_options)
+
+    def _compute_spice(self):
+        from .spice import compute_spice
+
+        return compute_spice(*self.tokens, cache_dir=self.settings.cache_dir, **self._java_options)
+
+    def _compute_sbert_similarity(self):
+        from .fense import SENTENCE_ENCODER, compute_sbert_similarity
+
+        encoder = self.settings.sentence_encoder or SENTENCE_ENCODER
+        return compute_sbert_similarity(self.predictions, self.references, encoder, self.settings.device)
+
+    def _compute_fluency_error_rate(self):
+        from .fense import ERROR_DETECTOR, compute_fluency_errors
+
+        detector = self.settings.error_detector or ERROR_DETECTOR
+        return compute_fluency_errors(self.predictions, detector, self.settings.device)
+
+    def _compute_clap_similarity(self):
+        from .clap_similarity import compute_clap_similarity
+
+        if self.settings.clap is None or (self.audio is None and self.audio_embeddings is None):
+            raise MetricUnavailableError("needs `clap` (a ClapModel or a function) and `audio` or `audio_embeddings`")
+        return compute_clap_similarity(
+            self.predictions, self.settings.clap, self.audio, self.sampling_rate, self.audio_embeddings
+        )
+
+    def _compute_vocabulary(self):
+        return len({token for caption in self.tokens[0] for token in caption.split()}), None
+
+    def _compute_mean_length(self):
+        lengths = [float(len(caption.split())) for caption in self.tokens[0]]
+        return sum(lengths) / len(lengths), lengths

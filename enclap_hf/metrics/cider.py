@@ -1,0 +1,91 @@
+"""CIDEr-D, with the details that the published scores depend on.
+
+* Document frequencies come from the references of the clips that are scored: the score of one clip depends on the
+  others, and a single clip scores 0 because every n-gram occurs in every document.
+* The length that the Gaussian penalty compares is the number of bigrams, not of words.
+* Counts are clipped to the reference's before the inner product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from .caption_checks import check_captions
+from .ngrams import MAX_ORDER, count_ngrams
+from .ptb_tokenizer import tokenize_ptb
+
+LENGTH_SIGMA = 6.0
+SCALE = 10.0
+
+
+def cider_d(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
+    """Compute CIDEr-D of captions as people write them.
+
+    Args:
+        predictions: one caption a clip.
+        references: for each clip, a list of one or more references.
+    Returns:
+        the corpus score (mean over the clips), and the clips' scores.
+    Raises:
+        ValueError: lists of unequal length, none at all, a clip without references, or something not a string.
+    Source: Vedantam et al., CVPR 2015, after the Penn Treebank tokenisation of the COCO caption evaluation.
+    """
+    check_captions(predictions, references)
+    return compute_cider_d(tokenize_ptb(predictions), [tokenize_ptb(clip) for clip in references])
+
+
+def compute_cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
+    """Compute the mean and the per-clip CIDEr-D.
+
+    Args:
+        candidates: one tokenised caption a clip, tokens joined by blanks.
+        references: for each clip, its tokenised references.
+    Returns:
+        the mean over the clips, and the clips' scores, each from 0 to 10.
+    Source: Vedantam et al., CVPR 2015, section "CIDEr-D", with sigma 6 and n-grams up to 4.
+    """
+    reference_counts = [[count_ngrams(reference.split()) for reference in clip] for clip in references]
+    document_frequency: Counter = Counter()
+    for clip_counts in reference_counts:
+        document_frequency.update({ngram for counts in clip_counts for order in counts for ngram in order})
+    log_num_documents = math.log(len(references))
+    idf = {ngram: log_num_documents - math.log(frequency) for ngram, frequency in document_frequency.items()}
+
+    per_clip = []
+    for caption, clip_counts in zip(candidates, reference_counts, strict=True):
+        candidate = count_ngrams(caption.split())
+        weights = [_tf_idf(counts, idf, log_num_documents) for counts in candidate]
+        norms = [math.sqrt(sum(weight * weight for weight in order.values())) for order in weights]
+        length = sum(candidate[1].values())
+        similarities = [_similarity(weights, norms, length, counts, idf) for counts in clip_counts]
+        per_clip.append(SCALE * sum(similarities) / len(similarities))
+    return sum(per_clip) / len(per_clip), per_clip
+
+
+def _tf_idf(counts: Counter, idf: dict[tuple, float], unseen_idf: float) -> dict[tuple, float]:
+    """tf-idf of one order's n-grams; those that no reference has count as rare as can be."""
+    return {ngram: count * idf.get(ngram, unseen_idf) for ngram, count in counts.items()}
+
+
+def _similarity(
+    weights: list[dict[tuple, float]],
+    norms: list[float],
+    length: int,
+    reference: list[Counter],
+    idf: dict[tuple, float],
+) -> float:
+    """Mean over the orders of the clipped cosine with one reference, times the penalty for another length."""
+    total = 0.0
+    for order, counts in enumerate(reference):
+        product = 0.0
+        for ngram, weight in weights[order].items():
+            if ngram in counts:
+                reference_weight = counts[ngram] * idf[ngram]
+                product += min(weight, reference_weight) * reference_weight
+        if product:
+            squared_norm = sum([(count * idf[ngram]) ** 2 for ngram, count in counts.items()])
+            total += product / (norms[order] * math.sqrt(squared_norm))
+    penalty = math.exp(-((length - sum(reference[1].values())) ** 2) / (2 * LENGTH_SIGMA**2))
+    return total / MAX_ORDER * penalty
