@@ -23,11 +23,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["enclap_hf", "enclap_hf.*"]),
-    package_data={"enclap_hf": ["default_model/*", "default_model/*/*", "metrics/*"]},
+    package_data={"enclap_hf": ["default_model/*", "default_model/*/*", "metrics/*", "metrics/java/*"]},
     install_requires=[
         "torch>=2.4",
         "transformers>=5.0,<6",
-        "huggingface_hub>=1.0",
+        "huggingface_hub>=1.3",
         "safetensors>=0.4.3",
         "numpy>=1.26",
         "scipy>=1.11",
