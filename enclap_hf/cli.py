@@ -1,4 +1,4 @@
-"""The `enclap` command: one sub-command each for captioning, scoring and making sound scenes."""
+"""The `enclap` command: one sub-command each for captioning, scoring, making sound scenes and converting."""
 
 import argparse
 import sys
@@ -18,6 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_caption_command(commands)
     add_score_command(commands)
     add_scenes_command(commands)
+    add_convert_command(commands)
     return parser
 
 
@@ -56,6 +57,21 @@ def add_scenes_command(commands) -> None:
     parser = commands.add_parser("scenes", help="write synthesised sound scenes with captions", add_help=False)
     parser.add_argument("scene_arguments", nargs=argparse.REMAINDER)
     parser.set_defaults(run=run)
+
+
+def add_convert_command(commands) -> None:
+    """`enclap convert`."""
+    from . import convert_command
+
+    parser = commands.add_parser(
+        "convert",
+        help="convert the published checkpoints, and compare with the original packages",
+        description="Turn the published EnCLAP, CLAP and EnCodec weights into one repository for transformers.",
+        epilog=convert_command.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    convert_command.add_convert_arguments(parser)
+    parser.set_defaults(run=convert_command.run_convert)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import BatchFeature, FeatureExtractionMixin
 from transformers.audio_utils import mel_filter_bank
 
-from .audio_loading import load_audio, resample_audio, as_audio_batch
+from .audio_loading import as_audio_batch, load_audio, resample_audio
 
 # Extra audio resampled behind the last codec frame, so that the resampler's edge falls outside of what is kept.
 RESAMPLING_MARGIN_S = 0.5
@@ -125,8 +125,11 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             `is_longer`: bool (B, 1), True where the three extra windows hold parts of a longer clip.
         Raises:
             AudioLoadError: a recording that cannot be read; the message names it.
+            ValueError: an empty list.
         """
         clips, _ = as_audio_batch(audio)
+        if not clips:
+            raise ValueError("Got an empty list of recordings; pass at least one.")
         waveforms, features, is_longer = [], [], []
         for clip in clips:
             loaded = load_audio(clip, sampling_rate)
@@ -198,7 +201,8 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             part = padded[start : start + (frames - 1) * self.hop_length + self.n_fft]
             spectrum = torch.stft(part, self.n_fft, self.hop_length, window=window, center=False, return_complex=True)
             power = spectrum.real**2 + spectrum.imag**2  # (n_fft // 2 + 1, frames)
-            blocks.append(10 * torch.log10((power.T @ filters).clamp(min=1e-10)))
+            with torch.autocast("cpu", enabled=False):  # which would multiply in half precision
+                blocks.append(10 * torch.log10((power.T @ filters).clamp(min=1e-10)))
         return torch.cat(blocks)
 
     def _mel_filters(self) -> np.ndarray:
