@@ -25,7 +25,7 @@ setup(
     packages=find_packages(include=["enclap_hf", "enclap_hf.*"]),
     package_data={"enclap_hf": ["default_model/*", "default_model/*/*", "metrics/*", "metrics/java/*"]},
     install_requires=[
-        "torch>=2.4",
+        "torch>=2.6",
         "transformers>=5.0,<6",
         "huggingface_hub>=1.3",
         "safetensors>=0.4.3",

@@ -7,9 +7,11 @@ every clip at its own end (`encode_codec_latents`), CLAP sees windows of one len
 import os
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import ClapAudioModelWithProjection, EncodecModel
 from transformers.models.encodec.modeling_encodec import EncodecConv1d, EncodecResnetBlock
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 # Clips encoded together. On a CPU the convolutions of more clips fall out of the cache.
 CODEC_BATCH_SIZE = {"cpu": 4, "cuda": 64}
@@ -51,9 +53,9 @@ class AudioEncoders:
     def _load(self, name: str, model_class: type) -> nn.Module:
         model = self._models[name]
         if isinstance(model, dict):
-            model, info = model_class.from_pretrained(**model, dtype=torch.float32, output_loading_info=True)
-            if any(key.startswith("decoder.") for key in info["missing_keys"]):
-                model.decoder = None  # stored without one: random weights must not pass for it
+            source, model = model, model_class.from_pretrained(**model, dtype=torch.float32)
+            if name == "codec" and not stores_decoder(source):
+                model.decoder = None  # random weights must not pass for it
             model = self._models[name] = model.eval().requires_grad_(False).to(self.device)
         return model
 
@@ -111,6 +113,17 @@ class AudioEncoders:
                 out = self.clap(features.to(self.device, torch.float32), is_longer=longer.to(self.device))
             embeddings.append(nn.functional.normalize(out.audio_embeds, dim=-1).cpu())
         return torch.cat(embeddings)
+
+
+def stores_decoder(source: dict) -> bool:
+    """Whether the weights of a codec that was just loaded from `source` hold its decoder."""
+    arguments = {name: value for name, value in source.items() if name != "force_download"}
+    try:
+        path = cached_file(arguments.pop("pretrained_model_name_or_path"), SAFE_WEIGHTS_NAME, **arguments)
+    except OSError:  # other kinds of files come from stock models, which are complete
+        return True
+    with safe_open(path, "pt") as file:
+        return any(key.startswith("decoder.") for key in file.keys())  # noqa: SIM118
 
 
 def group_by_length(lengths: list[int], batch_size: int) -> list[list[int]]:

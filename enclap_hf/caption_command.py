@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import csv
+import io
 import json
 import os
 import sys
@@ -14,6 +15,10 @@ EXAMPLES = """examples:
   enclap caption 'field/*.flac' --model owner/name --num-return-sequences 3 --output captions.jsonl
 """
 
+# How the files begin that this command writes.
+CSV_HEADER = b"file_name,caption,score,error\n"
+JSONL_START = b'{"file_name": '
+
 
 def add_caption_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `enclap caption`."""
@@ -24,7 +29,7 @@ def add_caption_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="keep what --output has and caption only the rest")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
     parser.add_argument("--batch-size", type=positive_int, default=8, help="recordings at a time (default: 8)")
-    parser.add_argument("--num-workers", type=int, default=0, help="processes that read ahead (default: 0)")
+    parser.add_argument("--num-workers", type=whole_number, default=0, help="processes that read ahead (default: 0)")
     parser.add_argument(
         "--num-beams", type=positive_int, help="beams of the search; 1 is greedy (default: the model's)"
     )
@@ -40,6 +45,11 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
     return int(text)
+
+
+def whole_number(text: str) -> int:
+    """An argument that counts something, or 0 for none."""
+    return 0 if text == "0" else positive_int(text)
 
 
 def run_caption(args: argparse.Namespace) -> int:
@@ -75,11 +85,12 @@ def find_recordings(arguments: list[str]) -> tuple[list[str], int]:
     found, num_failed = {}, 0
     for argument in arguments:
         try:
-            found.update(dict.fromkeys(find_audio_files([argument])))
+            for path in find_audio_files([argument]):
+                found.setdefault(os.path.abspath(path), path)
         except AudioLoadError as error:
             num_failed += 1
             complain(error)
-    return list(found), num_failed
+    return list(found.values()), num_failed
 
 
 def complain(error: Exception) -> int:
@@ -122,11 +133,20 @@ def read_finished(output: str) -> set[str]:
     with open(output, "rb") as file:
         content = file.read()
     whole = content[: content.rfind(b"\n") + 1]
+    text = io.StringIO(whole.decode("utf-8", "replace"), newline="")  # a name may hold any character but a line feed
+    start = CSV_HEADER if output.endswith(".csv") else JSONL_START
+    try:
+        if content[: len(start)] != start[: len(content)]:
+            raise ValueError("another beginning")
+        rows = list(csv.DictReader(text)) if output.endswith(".csv") else [json.loads(line) for line in text]
+        captions = {row["file_name"]: row.get("caption") for row in rows}
+    except (ValueError, KeyError):
+        raise ValueError(
+            f"{output} was not written by this command; name another --output, or pass --overwrite."
+        ) from None
     if len(whole) < len(content):
         os.truncate(output, len(whole))
-    lines = whole.decode("utf-8").splitlines()
-    rows = list(csv.DictReader(lines)) if output.endswith(".csv") else [json.loads(line) for line in lines]
-    return {row["file_name"] for row in rows if row.get("caption") or row.get("captions")}
+    return {name for name, caption in captions.items() if caption}
 
 
 def load_pipeline(args: argparse.Namespace):
@@ -158,9 +178,8 @@ def write_captions(args: argparse.Namespace, paths: list[str], caption) -> int:
     options = {name: value for name, value in options.items() if value is not None}
     if args.num_return_sequences > 1:
         options["num_return_sequences"] = args.num_return_sequences
-        options["num_beams"] = max(
-            args.num_beams or 0, args.num_return_sequences, caption.model.generation_config.num_beams
-        )
+        num_beams = args.num_beams or caption.model.generation_config.num_beams or 1
+        options["num_beams"] = max(num_beams, args.num_return_sequences)
     results = caption(
         ClipDataset(paths), batch_size=args.batch_size, num_workers=args.num_workers, errors="return", **options
     )

@@ -19,10 +19,11 @@ class DataCollatorForEnClap:
         max_codec_frames: T at most; longer clips are cropped, in training at a random frame.
         mcm_probability: wanted share of hidden codes, 0 to 1; 0 switches masked codec modelling off.
         mcm_span: codec frames that one span hides.
-        training: False crops every clip at its start and hides nothing.
+        training: False crops every clip at its start and hides nothing; clips with a key then still get targets, for a
+            trainer that measures masked codec modelling beside the captions.
         tokenizer: needed only for clips that come with a `caption` instead of `labels`.
-        generator: the randomness; None takes torch's global one, which Trainer seeds and restores. Either way every
-            dataloader worker and every process draws differently.
+        generator: the randomness of clips without a key of their own; None takes torch's global one, which Trainer
+            seeds and restores. Either way every dataloader worker and every process draws differently.
 
     Raises:
         ValueError: `mcm_probability` is outside 0 to 1, or `mcm_span` or `max_codec_frames` is below 1.
@@ -60,21 +61,27 @@ class DataCollatorForEnClap:
 
         Args:
             features: per clip `audio_codes` (T, K) of any integer type, optionally `clap_embedding` (C,), and either
-                `labels` (token ids) or `caption` (text), or neither.
+                `labels` (token ids) or `caption` (text), or neither. A clip with `rng_key`, non-negative integers, is
+                cropped and hidden by that key alone, whatever batch, worker or process it is in.
         Returns:
             `audio_codes` (B, T, K), `attention_mask` (B, T), and as far as the clips have them `clap_embedding` (B, C)
-            and `labels` (B, S); in training with masked codec modelling also `mcm_targets` (B, T, K).
+            and `labels` (B, S); with masked codec modelling also `mcm_targets` (B, T, K), in evaluation only of clips
+            with a key, whose codes then stay visible.
         Raises:
             ValueError: a clip has no codec frame, or codes that are not (T, K).
         """
-        rng = self._new_rng() if self.training else None
-        codes = [self._crop(as_codes(clip["audio_codes"]), rng) for clip in features]
+        rngs = self._new_rngs(features)
+        codes = [self._crop(as_codes(clip["audio_codes"]), rng) for clip, rng in zip(features, rngs, strict=True)]
         batch = {}
-        if self.training and self.mcm_probability > 0:
-            hidden = [torch.from_numpy(choose_spans(*c.shape, self.mcm_probability, self.mcm_span, rng)) for c in codes]
+        if self.mcm_probability > 0 and None not in rngs:
+            hidden = [
+                torch.from_numpy(choose_spans(*c.shape, self.mcm_probability, self.mcm_span, rng))
+                for c, rng in zip(codes, rngs, strict=True)
+            ]
             targets = [c.masked_fill(~h, IGNORED_TARGET) for c, h in zip(codes, hidden, strict=True)]
-            codes = [c.masked_fill(h, self.codec_vocab_size) for c, h in zip(codes, hidden, strict=True)]
             batch["mcm_targets"] = pad_sequence(targets, batch_first=True, padding_value=IGNORED_TARGET)
+            if self.training:
+                codes = [c.masked_fill(h, self.codec_vocab_size) for c, h in zip(codes, hidden, strict=True)]
         batch.update(pad_codes(codes, self.codec_vocab_size))
         if features[0].get("clap_embedding") is not None:
             batch["clap_embedding"] = torch.stack(
@@ -90,7 +97,7 @@ class DataCollatorForEnClap:
         spare = len(codes) - self.max_codec_frames
         if spare <= 0:
             return codes
-        start = int(rng.integers(spare + 1)) if rng is not None else 0
+        start = int(rng.integers(spare + 1)) if self.training else 0
         return codes[start : start + self.max_codec_frames]
 
     def _labels(self, features: list[dict]) -> list[torch.Tensor] | None:
@@ -102,6 +109,12 @@ class DataCollatorForEnClap:
         if self.tokenizer is None:
             raise ValueError("The clips carry `caption` text; give the collator a `tokenizer`, or pass `labels`.")
         return [torch.tensor(ids) for ids in self.tokenizer([clip["caption"] for clip in features])["input_ids"]]
+
+    def _new_rngs(self, features: list[dict]) -> list[np.random.Generator | None]:
+        """A generator for each clip: its own by its key, else in training the batch's, else None."""
+        keys = [clip.get("rng_key") for clip in features]
+        shared = self._new_rng() if self.training and None in keys else None
+        return [shared if key is None else np.random.default_rng(tuple(key)) for key in keys]
 
     def _new_rng(self) -> np.random.Generator:
         """A generator for one batch, unlike that of any other batch, worker or process."""

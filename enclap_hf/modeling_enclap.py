@@ -278,6 +278,7 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
             nn.Linear(config.d_model, config.codec_vocab_size) for _ in range(config.num_codebooks)
         )
         self.post_init()
+        self.generation_config._from_model_config = False  # it holds more than the configuration does
         self.generation_config.update(
             **PUBLISHED_DECODING, forced_bos_token_id=config.bos_token_id, forced_eos_token_id=config.eos_token_id
         )
@@ -370,6 +371,9 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         are accepted too and are left as they were.
         """
         kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
+        limits = [kwargs.get(name) for name in ("generation_config", "max_length", "max_new_tokens")]
+        if all(limit is None for limit in [*limits, self.generation_config.max_new_tokens]):
+            kwargs["max_length"] = self.generation_config.max_length  # transformers 5.0 adds the prompt to a default
         encoder_outputs = kwargs.get("encoder_outputs")
         if encoder_outputs is None and inputs is None and kwargs.get("audio_codes") is None:
             frames = kwargs.pop("inputs_embeds", None)

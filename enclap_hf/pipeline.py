@@ -144,7 +144,8 @@ class AudioCaptioningPipeline(Pipeline):
         if len(texts) == 1:
             return {"text": texts[0]}
         scores = model_outputs["scores"][0].tolist()
-        return [{"text": text, "score": score} for text, score in zip(texts, scores, strict=True)]
+        captions = [{"text": text, "score": score} for text, score in zip(texts, scores, strict=True)]
+        return sorted(captions, key=lambda caption: -caption["score"])  # sampled ones come in any order
 
     def save_pretrained(self, save_directory: str, **kwargs) -> None:
         """Write the model and a processor that holds its encoders, so that the directory is self-contained."""

@@ -12,6 +12,7 @@ from huggingface_hub import HfApi
 from transformers import BatchFeature, ClapAudioModelWithProjection, EncodecModel, ProcessorMixin
 
 from .audio_encoders import AudioEncoders
+from .audio_loading import AudioLoadError  # noqa: F401 (transformers 5.0 copies only what this file names itself)
 from .data_collator import IGNORED_TARGET, pad_codes
 from .feature_extraction_enclap import EnClapFeatureExtractor
 
@@ -69,7 +70,8 @@ class EnClapProcessor(ProcessorMixin):
     ) -> "EnClapProcessor":
         """Build a processor from loaded encoders; it is saved with them inside."""
         processor = cls(feature_extractor, tokenizer, num_codebooks=num_codebooks)
-        processor._encoders = AudioEncoders(codec.eval().requires_grad_(False), clap.eval().requires_grad_(False))
+        codec, clap = (model.float().eval().requires_grad_(False) for model in (codec, clap))
+        processor._encoders = AudioEncoders(codec, clap)
         return processor
 
     @classmethod
@@ -123,7 +125,7 @@ class EnClapProcessor(ProcessorMixin):
         if os.path.isabs(repo_id) and not os.path.isdir(os.path.join(repo_id, arguments.get("subfolder", ""))):
             raise FileNotFoundError(
                 f"The processor refers to its {name} in {os.path.join(repo_id, arguments.get('subfolder', ''))}, which "
-                "does not exist. Put it back, or load the processor from a repository saved with `include_encoders=True`."
+                "does not exist. Put it back, or load a processor that was saved with `include_encoders=True`."
             )
         access = {key: value for key, value in self._location.items() if key not in ("repo_id", "revision")}
         return {**access, **{key: value for key, value in arguments.items() if value is not None}}

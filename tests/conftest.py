@@ -57,11 +57,19 @@ def build_codec(seed: int = 0) -> EncodecModel:
         num_lstm_layers=1,
     )
     model = EncodecModel(config).eval()
-    for layer in model.quantizer.layers:  # a fresh model's codebooks are zero, and so would be every code
-        layer.codebook.embed.normal_(std=0.05)
     for name, parameter in model.encoder.named_parameters():
         if name.endswith("original0"):  # the default start leaves the latent near zero
             parameter.data.mul_(3.0)
+        elif name.endswith("bias"):  # and what is left of it the same for every sound
+            parameter.data.zero_()
+    # A fresh model's codebooks are zero, and so would be every code: fill them with latents of sound.
+    sound = np.concatenate([make_clip(1.0, seed=100 + i) for i in range(4)])
+    with torch.no_grad():
+        residual = model.encoder(torch.from_numpy(sound)[None, None])  # (1, H, T)
+        for layer in model.quantizer.layers:
+            chosen = torch.randperm(residual.shape[2])[: model.config.codebook_size]
+            layer.codebook.embed.copy_(residual[0, :, chosen].T)
+            residual = residual - layer.decode(layer.encode(residual))
     return model
 
 

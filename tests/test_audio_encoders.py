@@ -1,0 +1,202 @@
+"""The two frozen encoders give each clip what it gets alone from the stock models, in any batch and any mode."""
+
+import copy
+
+import pytest
+import torch
+from transformers import ClapAudioModelWithProjection, EncodecConfig, EncodecModel
+
+from conftest import build_clap, build_codec, build_processor, make_clip
+from enclap_hf import audio_encoders
+from enclap_hf.audio_encoders import AudioEncoders, group_by_length
+
+BANDWIDTH = 1.5  # kb/s of the tiny codec's 4 codebooks
+# One sample, around one codec frame (320) and one convolution, around the length from which clips are batched (2240),
+# and lengths that leave every remainder to the strides.
+LENGTHS = [1, 2, 3, 39, 319, 320, 321, 640, 777, 2239, 2240, 2241, 2559, 3200, 4001, 5123, 7999, 8000, 11_111, 24_000]
+
+
+@pytest.fixture(scope="module")
+def codec() -> EncodecModel:
+    return build_codec()
+
+
+@pytest.fixture(scope="module")
+def encoders(codec) -> AudioEncoders:
+    return AudioEncoders(codec, build_clap())
+
+
+def make_waveforms(lengths) -> list[torch.Tensor]:
+    return [torch.from_numpy(make_clip(length / 24_000, seed=length)) for length in lengths]
+
+
+def stock_codes(codec: EncodecModel, waveform: torch.Tensor) -> torch.Tensor:
+    """What transformers' own encode returns for a clip alone: (T, K)."""
+    with torch.no_grad():
+        return codec.encode(waveform[None, None], bandwidth=BANDWIDTH).audio_codes[0, 0].T
+
+
+def count_different(ours: torch.Tensor, expected: torch.Tensor) -> int:
+    assert ours.shape == expected.shape and ours.dtype == torch.int64
+    return int((ours != expected).sum())
+
+
+def test_codes_of_a_clip_alone_equal_the_stock_codec(encoders, codec):
+    for waveform in make_waveforms(LENGTHS):
+        (ours,) = encoders.encode_codes([waveform], 4)
+        assert len(ours) == -(-len(waveform) // 320)
+        assert count_different(ours, stock_codes(codec, waveform)) == 0
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 100])
+def test_codes_in_a_batch_equal_the_stock_codec_alone(encoders, codec, monkeypatch, batch_size):
+    """A batch padded with zeros would change the last, partial frame."""
+    monkeypatch.setitem(audio_encoders.CODEC_BATCH_SIZE, "cpu", batch_size)
+    waveforms = make_waveforms([length for length in LENGTHS if length >= 2240])
+    for ours, waveform in zip(encoders.encode_codes(waveforms, 4), waveforms, strict=True):
+        assert count_different(ours, stock_codes(codec, waveform)) == 0
+
+
+def test_clips_too_short_to_batch_and_long_ones_mix(encoders, codec):
+    waveforms = make_waveforms([24_000, 1, 8000, 320, 5123])
+    for ours, waveform in zip(encoders.encode_codes(waveforms, 4), waveforms, strict=True):
+        assert count_different(ours, stock_codes(codec, waveform)) == 0
+
+
+def test_codes_tell_sounds_apart(encoders):
+    """Otherwise the tests above prove nothing."""
+    codes = torch.cat(encoders.encode_codes(make_waveforms([24_000, 8000, 5123]), 4))
+    assert all(len(codes[:, k].unique()) > 1 for k in range(4))
+
+
+def test_a_clip_does_not_change_its_waveform(encoders):
+    waveforms = make_waveforms([2560, 3333])
+    before = copy.deepcopy(waveforms)
+    encoders.encode_codes(waveforms, 4)
+    torch.testing.assert_close(waveforms, before, atol=0, rtol=0)
+
+
+def test_fewer_codebooks_are_the_first_ones_and_more_are_refused(encoders):
+    waveforms = make_waveforms([4001])
+    assert torch.equal(encoders.encode_codes(waveforms, 2)[0], encoders.encode_codes(waveforms, 4)[0][:, :2])
+    with pytest.raises(ValueError, match="Asked for 5 codebooks of a codec that has 4"):
+        encoders.encode_codes(waveforms, 5)
+
+
+@pytest.mark.parametrize("change", [{"use_causal_conv": False}, {"normalize": True}, {"norm_type": "time_group_norm"}])
+def test_other_codecs_encode_each_clip_alone(change):
+    """A codec that looks ahead, scales the clip or normalises over it cannot be batched with clips of other lengths."""
+    torch.manual_seed(0)
+    config = EncodecConfig(
+        num_filters=4, hidden_size=16, codebook_size=32, target_bandwidths=[1.5], num_lstm_layers=1, **change
+    )
+    codec = EncodecModel(config).eval()
+    for layer in codec.quantizer.layers:
+        layer.codebook.embed.normal_(std=0.05)
+    waveforms = make_waveforms([8000, 4001, 2560])
+    for ours, waveform in zip(AudioEncoders(codec, build_clap()).encode_codes(waveforms, 4), waveforms, strict=True):
+        assert count_different(ours, stock_codes(codec, waveform)) == 0
+
+
+# CLAP
+
+
+def make_features(batch_size: int, windows: int) -> torch.Tensor:
+    return 20 * torch.randn(batch_size, windows, 201, 16, generator=torch.Generator().manual_seed(1)) - 40
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_embeddings_in_a_batch_equal_the_stock_tower_alone(monkeypatch, fusion, batch_size):
+    monkeypatch.setitem(audio_encoders.CLAP_BATCH_SIZE, "cpu", batch_size)
+    clap = build_clap(fusion=fusion)
+    features = make_features(5, 4 if fusion else 1)
+    longer = torch.tensor([[False], [True], [False], [True], [False]]) & fusion
+    embeddings = AudioEncoders(build_codec(), clap).embed_features(features, longer)
+    assert embeddings.shape == (5, 24) and embeddings.dtype == torch.float32
+    for i in range(5):
+        with torch.no_grad():
+            alone = clap(features[i : i + 1], is_longer=longer[i : i + 1]).audio_embeds[0]
+        torch.testing.assert_close(embeddings[i], alone / alone.norm(), atol=2e-6, rtol=0)  # sums in another order
+
+
+def test_fused_windows_count_only_in_longer_clips():
+    encoders = AudioEncoders(build_codec(), build_clap(fusion=True))
+    features = make_features(2, 4)
+    changed = features.clone()
+    changed[:, 1:] += 30
+    for longer in (False, True):
+        flags = torch.full((2, 1), longer)
+        same = torch.equal(encoders.embed_features(features, flags), encoders.embed_features(changed, flags))
+        assert same is not longer
+
+
+# Loading and number types
+
+
+def test_encoders_stay_in_float32_under_autocast(encoders):
+    waveforms, features, longer = make_waveforms([4001, 8000]), make_features(2, 1), torch.zeros(2, 1, dtype=torch.bool)
+    codes, embeddings = encoders.encode_codes(waveforms, 4), encoders.embed_features(features, longer)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(map(torch.equal, encoders.encode_codes(waveforms, 4), codes))
+        assert torch.equal(encoders.embed_features(features, longer), embeddings)
+
+
+def test_encoders_saved_in_half_precision_run_in_float32(tmp_path):
+    build_codec().half().save_pretrained(tmp_path / "codec")
+    build_clap().half().save_pretrained(tmp_path / "clap")
+    sources = ({"pretrained_model_name_or_path": str(tmp_path), "subfolder": name} for name in ("codec", "clap"))
+    encoders = AudioEncoders(*sources)
+    for model in (encoders.codec, encoders.clap):
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
+    encoders.encode_codes(make_waveforms([4001]), 4)
+
+
+def test_encoders_handed_over_in_half_precision_run_in_float32():
+    processor = build_processor()
+    half = type(processor).from_encoders(
+        processor.feature_extractor, processor.tokenizer, build_codec().half(), build_clap().half(), num_codebooks=4
+    )
+    assert half(audio=make_clip(0.3), sampling_rate=24_000)["clap_embedding"].dtype == torch.float32
+    assert half.codec.dtype == half.clap.dtype == torch.float32
+
+
+def test_each_encoder_is_loaded_when_first_needed(tmp_path):
+    build_codec().save_pretrained(tmp_path / "codec")
+    build_clap().save_pretrained(tmp_path / "clap")
+    encoders = AudioEncoders(
+        *({"pretrained_model_name_or_path": str(tmp_path), "subfolder": name} for name in ("codec", "clap"))
+    )
+    assert all(isinstance(model, dict) for model in encoders._models.values())
+    encoders.encode_codes(make_waveforms([4001]), 4)
+    assert isinstance(encoders._models["codec"], EncodecModel) and isinstance(encoders._models["clap"], dict)
+    encoders.embed_features(make_features(1, 1), torch.zeros(1, 1, dtype=torch.bool))
+    assert isinstance(encoders._models["clap"], ClapAudioModelWithProjection)
+
+
+def test_a_codec_stored_without_its_decoder_loads_without_one(tmp_path, codec):
+    """Random weights in its place must not pass for a decoder."""
+    state = {name: value for name, value in codec.state_dict().items() if not name.startswith("decoder.")}
+    codec.save_pretrained(tmp_path / "codec", state_dict=state)
+    encoders = AudioEncoders({"pretrained_model_name_or_path": str(tmp_path / "codec")}, build_clap())
+    waveforms = make_waveforms([4001, 8000])
+    assert encoders.codec.decoder is None
+    for ours, waveform in zip(encoders.encode_codes(waveforms, 4), waveforms, strict=True):
+        assert count_different(ours, stock_codes(codec, waveform)) == 0
+    encoders.codec.save_pretrained(tmp_path / "again")
+    again = AudioEncoders({"pretrained_model_name_or_path": str(tmp_path / "again")}, build_clap())
+    assert all(map(torch.equal, again.encode_codes(waveforms, 4), encoders.encode_codes(waveforms, 4)))
+
+
+def test_the_encoders_run_where_they_are_sent(encoders):
+    assert encoders.to("cpu").device == torch.device("cpu")
+    later = AudioEncoders({"pretrained_model_name_or_path": "not/needed"}, build_clap()).to("meta")
+    assert later.clap.device == torch.device("meta")
+    assert isinstance(later._models["codec"], dict)
+
+
+def test_groups_hold_clips_of_like_length_and_every_clip_once():
+    groups = group_by_length([5, 9, 1, 7, 3], 2)
+    assert groups == [[1, 3], [0, 4], [2]]
+    assert group_by_length([], 4) == []

@@ -1,0 +1,342 @@
+"""`enclap caption`: one line for each recording, one line for each failure, and no recording's failure is another's."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from transformers import pipeline
+
+from conftest import build_model, build_processor, make_clip
+from enclap_hf import caption_command
+from enclap_hf.cli import main
+
+RATE = 24_000
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> str:
+    folder = str(tmp_path_factory.mktemp("repository"))
+    model = build_model()
+    model.generation_config.max_length = 12
+    model.save_pretrained(folder)
+    build_processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def captioner(repository):
+    return pipeline("audio-captioning", model=repository, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def load_once(monkeypatch, request, captioner):
+    """The command loads its model anew each time; these tests give it one that is loaded."""
+    if "real_loading" not in request.fixturenames:
+        monkeypatch.setattr(caption_command, "load_pipeline", lambda args: captioner)
+
+
+@pytest.fixture
+def real_loading():
+    """For tests whose command loads its model itself."""
+
+
+@pytest.fixture
+def recordings(tmp_path) -> str:
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for i, duration_s in enumerate((0.4, 0.9, 0.6)):
+        soundfile.write(folder / f"clip{i}.wav", make_clip(duration_s, i), RATE, subtype="FLOAT")
+    return str(folder)
+
+
+def caption_of(captioner, path: str) -> str:
+    return captioner(path)["text"]
+
+
+def run(capsys, *arguments: str) -> tuple[int, list[str], list[str]]:
+    """Exit status, lines on the terminal, lines on the error stream."""
+    try:
+        status = main(["caption", "--model", "given", *arguments])
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.out + captured.err
+    return status, captured.out.split("\n")[:-1], captured.err.split("\n")[:-1]
+
+
+def read_rows(path) -> list[dict]:
+    if str(path).endswith(".csv"):
+        with open(path, encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+# What comes out
+
+
+def test_a_folder_prints_one_line_for_each_recording(capsys, recordings, captioner):
+    status, out, err = run(capsys, recordings)
+    paths = [os.path.join(recordings, f"clip{i}.wav") for i in range(3)]
+    text = "\n".join(out)
+    assert status == 0 and err == []
+    assert text == "\n".join(f"{path}\t{caption_of(captioner, path)}" for path in paths)
+
+
+def test_a_recording_named_twice_is_captioned_once(capsys, recordings, monkeypatch):
+    monkeypatch.chdir(recordings)
+    status, out, _ = run(capsys, "clip0.wav", "./clip0.wav", os.path.join(recordings, "clip0.wav"), "*0.wav")
+    assert status == 0 and len([line for line in out if ".wav\t" in line]) == 1
+
+
+@pytest.mark.parametrize("extension", ["csv", "jsonl"])
+@pytest.mark.parametrize("batch_size", ["1", "2", "8"])
+def test_output_holds_one_row_for_each_recording(capsys, recordings, captioner, tmp_path, extension, batch_size):
+    output = tmp_path / f"captions.{extension}"
+    status, out, err = run(capsys, recordings, "--output", str(output), "--batch-size", batch_size)
+    assert status == 0 and out == []
+    assert "Captioned 3 recordings" in err[-1] and str(output) in err[-1]
+    rows = read_rows(output)
+    assert [row["file_name"] for row in rows] == [os.path.join(recordings, f"clip{i}.wav") for i in range(3)]
+    assert [row["caption"] for row in rows] == [caption_of(captioner, row["file_name"]) for row in rows]
+
+
+def test_n_best_rows_carry_their_scores(capsys, recordings, tmp_path, captioner):
+    output = tmp_path / "captions.jsonl"
+    status, _, _ = run(capsys, recordings, "--output", str(output), "--num-return-sequences", "3", "--num-beams", "2")
+    rows = read_rows(output)
+    assert status == 0 and len(rows) == 9
+    assert [row["file_name"][-5] for row in rows] == list("000111222")
+    best = captioner(rows[0]["file_name"], num_beams=3, num_return_sequences=3)
+    assert [row["caption"] for row in rows[:3]] == [caption["text"] for caption in best]
+    assert [row["score"] for row in rows[:3]] == pytest.approx([caption["score"] for caption in best], abs=1e-5)
+
+
+def test_n_best_works_with_a_repository_that_sets_no_beams(capsys, recordings, captioner, monkeypatch):
+    monkeypatch.setattr(captioner.model.generation_config, "num_beams", None)
+    status, out, _ = run(capsys, os.path.join(recordings, "clip0.wav"), "--num-return-sequences", "2")
+    assert status == 0 and len([line for line in out if ".wav\t" in line]) == 2
+
+
+def test_decoding_options_reach_the_model(capsys, recordings, captioner):
+    path = os.path.join(recordings, "clip1.wav")
+    _, out, _ = run(capsys, path, "--num-beams", "1", "--max-new-tokens", "4")
+    assert "\n".join(out) == f"{path}\t{captioner(path, num_beams=1, max_new_tokens=4)['text']}"
+
+
+# Going on, and not losing what is there
+
+
+@pytest.mark.parametrize("extension", ["csv", "jsonl"])
+@pytest.mark.parametrize("cut", [1, 9, 30])
+def test_resume_goes_on_after_a_row_that_was_cut_off(capsys, recordings, tmp_path, extension, cut):
+    output = tmp_path / f"captions.{extension}"
+    run(capsys, recordings, "--output", str(output))
+    whole = output.read_bytes()
+    output.write_bytes(whole[:-cut])
+    status, _, err = run(capsys, recordings, "--output", str(output), "--resume")
+    assert status == 0 and output.read_bytes() == whole
+    assert "2 of 3 recordings are captioned already." in err[0]
+
+
+@pytest.mark.parametrize("kept", [0, 5])
+def test_resume_starts_over_where_not_even_the_header_was_whole(capsys, recordings, tmp_path, kept):
+    output = tmp_path / "captions.csv"
+    run(capsys, recordings, "--output", str(output))
+    whole = output.read_bytes()
+    output.write_bytes(whole[:kept])
+    run(capsys, recordings, "--output", str(output), "--resume")
+    assert output.read_bytes() == whole
+
+
+def test_resume_with_nothing_left_changes_nothing(capsys, recordings, tmp_path):
+    output = tmp_path / "captions.jsonl"
+    run(capsys, recordings, "--output", str(output))
+    whole = output.read_bytes()
+    status, _, err = run(capsys, recordings, "--output", str(output), "--resume")
+    assert status == 0 and output.read_bytes() == whole and "3 of 3" in err[0]
+
+
+def test_resume_without_an_output_yet_starts_it(capsys, recordings, tmp_path):
+    status, _, _ = run(capsys, recordings, "--output", str(tmp_path / "new.csv"), "--resume")
+    assert status == 0 and len(read_rows(tmp_path / "new.csv")) == 3
+
+
+def test_resume_tries_unreadable_recordings_again(capsys, recordings, tmp_path):
+    output, broken = tmp_path / "captions.csv", os.path.join(recordings, "clip1.wav")
+    content = Path(broken).read_bytes()
+    Path(broken).write_bytes(b"")
+    assert run(capsys, recordings, "--output", str(output))[0] == 1
+    Path(broken).write_bytes(content)
+    assert run(capsys, recordings, "--output", str(output), "--resume")[0] == 0
+    assert [row["file_name"] for row in read_rows(output) if row["caption"]][-1] == broken
+
+
+@pytest.mark.parametrize("extension", ["csv", "jsonl"])
+@pytest.mark.parametrize("name", ['a,b "c".wav', "line\u2028separator\u0085.wav", "übung 1.wav"])
+def test_any_file_name_can_be_resumed(capsys, tmp_path, extension, name):
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in/z.wav", make_clip(0.3), RATE)
+    os.rename(tmp_path / "in/z.wav", tmp_path / "in" / name)
+    output = tmp_path / f"captions.{extension}"
+    assert run(capsys, str(tmp_path / "in"), "--output", str(output))[0] == 0
+    whole = output.read_bytes()
+    status, _, err = run(capsys, str(tmp_path / "in"), "--output", str(output), "--resume")
+    assert status == 0 and "1 of 1" in err[0] and output.read_bytes() == whole
+    assert read_rows(output)[0]["file_name"] == str(tmp_path / "in" / name)
+
+
+def test_an_existing_output_is_refused_unless_it_may_be_replaced(capsys, recordings, tmp_path):
+    output = tmp_path / "captions.csv"
+    output.write_text("precious\n")
+    status, _, err = run(capsys, recordings, "--output", str(output))
+    assert status == 2 and len(err) == 1 and "--resume" in err[0] and "--overwrite" in err[0]
+    assert output.read_text() == "precious\n"
+    assert run(capsys, recordings, "--output", str(output), "--overwrite")[0] == 0
+    assert len(read_rows(output)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("x.csv", "a,b\n1,2\n"), ("x.jsonl", "[1]\n"), ("x.jsonl", "no json"), ("x.csv", "notes")]
+)
+def test_resuming_another_commands_file_is_refused_and_leaves_it(capsys, recordings, tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    status, _, err = run(capsys, recordings, "--output", str(tmp_path / name), "--resume")
+    assert status == 2 and len(err) == 1 and name in err[0]
+    assert (tmp_path / name).read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--resume"], "--output"),
+        (["--overwrite"], "--output"),
+        (["--output", "captions.txt"], ".jsonl or .csv"),
+        (["--output", "no/such/folder/captions.csv"], "mkdir -p"),
+        (["--batch-size", "0"], "at least 1"),
+        (["--num-beams", "two"], "at least 1"),
+        (["--num-workers", "-1"], "at least 1"),
+    ],
+)
+def test_usage_that_cannot_work_is_explained(capsys, recordings, arguments, said):
+    status, out, err = run(capsys, recordings, *arguments)
+    assert status == 2 and out == [] and said in err[-1]
+
+
+# Bad inputs
+
+
+@pytest.fixture
+def bad_inputs(tmp_path) -> dict[str, str]:
+    """Ten inputs that go wrong for people, and a part of what is said about each; "" where a caption is right."""
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "empty.wav").touch()
+    soundfile.write(folder / "no_samples.wav", np.zeros(0, dtype=np.float32), RATE)
+    soundfile.write(folder / "nan.wav", np.full(RATE, np.nan, dtype=np.float32), RATE, subtype="FLOAT")
+    (folder / "text.wav").write_text("These are my notes on the recording.\n" * 40)
+    soundfile.write(folder / "truncated.flac", make_clip(2.0), RATE)
+    content = (folder / "truncated.flac").read_bytes()
+    (folder / "truncated.flac").write_bytes(content[: len(content) // 2])
+    np.save(folder / "three_axes.npy", np.zeros((2, 2, 100)))
+    soundfile.write(folder / "low_rate.wav", make_clip(1.0), 100)
+    (folder / "no_audio").mkdir()
+    (folder / "no_audio/readme.txt").write_text("nothing to hear")
+    soundfile.write(folder / "silence.flac", np.zeros(30 * 8000, dtype=np.int16), 8000)
+    said = {
+        "empty.wav": "empty",
+        "no_samples.wav": "no samples",
+        "nan.wav": "finite",
+        "text.wav": "text",
+        "truncated.flac": "",
+        "three_axes.npy": "",
+        "missing.wav": "no such file",
+        "low_rate.wav": "sampling rate",
+        "no_audio": "no audio file",
+        "silence.flac": "",
+    }
+    return {str(folder / name): part for name, part in said.items()}
+
+
+def test_each_bad_input_gives_one_line_that_names_it_and_the_others_their_captions(
+    capsys, recordings, bad_inputs, captioner, tmp_path
+):
+    output = tmp_path / "captions.jsonl"
+    paths = list(bad_inputs)
+    order = [paths[0], recordings, *paths[1:]]  # among good ones, so that they share batches
+    status, _, err = run(capsys, *order, "--output", str(output), "--batch-size", "4")
+    assert status == 1
+    rows = {row["file_name"]: row for row in read_rows(output)}
+    for i in range(3):
+        path = os.path.join(recordings, f"clip{i}.wav")
+        assert rows[path]["caption"] == caption_of(captioner, path)
+    for path, said in bad_inputs.items():
+        lines = [line for line in err if path in line]
+        if path in rows and "caption" in rows[path]:
+            assert not said, f"{path} must not be captioned"
+            assert lines == []
+        else:
+            assert len(lines) == 1 and lines[0].startswith("enclap: "), (path, err)
+            assert said in lines[0]
+            if path in rows:
+                assert rows[path]["error"] in lines[0]
+    assert any("caption" in rows.get(path, {}) for path in bad_inputs if path.endswith("silence.flac"))
+    assert sum("could not be read" in line for line in err) == 1
+
+
+def test_a_bad_input_alone_leaves_nothing_to_print(capsys, bad_inputs):
+    for path, said in bad_inputs.items():
+        if said:
+            status, out, err = run(capsys, path)
+            assert status in (1, 2) and out == [] and len(err) == 1 and path in err[0]
+
+
+@pytest.mark.slow
+def test_two_hours_of_silence_give_a_caption(capsys, tmp_path):
+    path = str(tmp_path / "silence.flac")
+    with soundfile.SoundFile(path, "w", 8000, 1) as file:
+        for _ in range(120):
+            file.write(np.zeros(60 * 8000, dtype=np.int16))
+    status, out, err = run(capsys, path)
+    assert status == 0 and err == [] and out[0].startswith(f"{path}\t")
+
+
+# The command as a program
+
+
+def test_a_model_that_is_not_there_is_explained_in_one_line(real_loading, capsys, recordings, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    for model in (str(tmp_path / "nothing"), str(tmp_path / "missing")):
+        status = main(["caption", recordings, "--model", model])
+        captured = capsys.readouterr()
+        assert status == 2 and captured.out == ""
+        assert [line for line in captured.err.splitlines() if line.startswith("enclap: ")] and model in captured.err
+
+
+def test_the_program_captions_with_a_saved_model(repository, recordings, captioner):
+    path = os.path.join(recordings, "clip0.wav")
+    done = subprocess.run(
+        [sys.executable, "-m", "enclap_hf", "caption", path, "missing.wav", "--model", repository, "--device", "cpu"],
+        capture_output=True,
+        timeout=600,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )
+    assert done.returncode == 1
+    assert done.stdout.decode().rstrip("\n") == f"{path}\t{caption_of(captioner, path)}"
+    assert done.stderr.decode().count("missing.wav") == 1 and "Traceback" not in done.stderr.decode()
+
+
+def test_version_and_help_need_no_model(capsys):
+    for arguments, said in (
+        (["--version"], "enclap-hf"),
+        (["caption", "--help"], "examples:"),
+        (["--help"], "caption"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0 and said in capsys.readouterr().out
