@@ -71,6 +71,8 @@ def run_caption(args: argparse.Namespace) -> int:
         caption = load_pipeline(args)
     except (OSError, ValueError, RuntimeError) as error:
         return complain(error)
+    if args.overwrite and os.path.exists(args.output):
+        os.remove(args.output)  # only here, where recordings and model are known to be good
     num_unreadable = write_captions(args, waiting, caption)
     if args.output:
         kept = f"; {num_unreadable} could not be read" if num_unreadable else ""
@@ -120,9 +122,9 @@ def check_output(args: argparse.Namespace) -> None:
     folder = os.path.dirname(args.output) or "."
     if not os.path.isdir(folder):
         raise ValueError(f"The folder of --output {args.output} does not exist; make it first: mkdir -p {folder}")
-    if os.path.exists(args.output) and args.overwrite:
-        os.remove(args.output)
-    if os.path.exists(args.output) and not args.resume:
+    if args.resume and args.overwrite:
+        raise ValueError("--resume keeps what --output has and --overwrite replaces it; pass one of them.")
+    if os.path.exists(args.output) and not (args.resume or args.overwrite):
         raise ValueError(f"{args.output} exists; pass --resume to go on with it or --overwrite to replace it.")
 
 

@@ -64,7 +64,7 @@ class EnClapConfig(BartConfig):
 
     @property
     def code_table_rows(self) -> int:
-        """Rows of each codebook's embedding table: the codes and the mask id, rounded up as in the published weights."""
+        """Rows of each codebook's embedding table: the codes and the mask id, rounded up as published."""
         return -(-(self.codec_vocab_size + 1) // CODE_TABLE_ROW_MULTIPLE) * CODE_TABLE_ROW_MULTIPLE
 
     @property

@@ -222,8 +222,8 @@ class EnClapModel(BartModel):
         """
         if decoder_input_ids is None and decoder_inputs_embeds is None:
             raise ValueError(
-                "Pass `decoder_input_ids` (B, S) or `decoder_inputs_embeds` (B, S, D); use `EnClapForConditionalGeneration` "
-                "with `labels` to train and its `generate()` to caption."
+                "Pass `decoder_input_ids` (B, S) or `decoder_inputs_embeds` (B, S, D); to train or to caption, use "
+                "`EnClapForConditionalGeneration` with `labels` or its `generate()`."
             )
         if encoder_outputs is None:
             encoder_outputs = self.encode(audio_codes, clap_embedding, attention_mask, inputs_embeds, **kwargs)

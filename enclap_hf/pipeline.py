@@ -29,8 +29,8 @@ class AudioCaptioningPipeline(Pipeline):
 
     Calling it with one recording (path, bytes, file object, array or tensor, `datasets` audio dict) returns
     `{"text": caption}`; with a list or a dataset column, a list of such; with a generator or a `datasets.Dataset`
-    column wrapped in `KeyDataset`, they come one by one. With `num_return_sequences=n` every recording gives a list of n
-    dicts, best first, which have a `score` too: the mean log probability of a caption's tokens.
+    column wrapped in `KeyDataset`, they come one by one. With `num_return_sequences=n` every recording gives a list of
+    n dicts, best first, which have a `score` too: the mean log probability of a caption's tokens.
 
     Args of a call, or of `pipeline(...)` for every call:
         sampling_rate: Hz of arrays and tensors, which do not carry it.

@@ -40,7 +40,7 @@ class EnClapProcessor(ProcessorMixin):
     Example:
         >>> from enclap_hf import DEFAULT_MODEL, EnClapProcessor
         >>> processor = EnClapProcessor.from_pretrained(DEFAULT_MODEL)
-        >>> inputs = processor(audio="examples/sounds/dog_then_bell.flac")  # doctest: +SKIP
+        >>> inputs = processor(audio="examples/sounds/dog_then_telephone.flac")  # doctest: +SKIP
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from enclap_hf.sound_scenes import SAMPLING_RATE, make_scene
 
 # file name, sampling rate in Hz, kinds (the background last), relation, seed
 SOUNDS = (
-    ("dog_then_bell.flac", 24_000, ["dog", "church_bell"], "then", 500_001),
+    ("dog_then_telephone.flac", 24_000, ["dog", "telephone"], "then", 500_021),
     ("rain_and_piano.ogg", 48_000, ["piano", "rain"], "background", 500_002),
     ("knocking.mp3", 16_000, ["knocking"], "single", 500_003),
     ("siren_over_engine.wav", 16_000, ["siren", "engine"], "background", 500_004),

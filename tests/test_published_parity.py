@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from enclap_hf import EnClapConfig, EnClapForConditionalGeneration
 
 DATA = Path(__file__).parent / "published_tiny"
-# Two correct fp32 implementations sum in another order; each bound was measured between torch and transformers versions.
+# Two correct fp32 implementations sum in another order; the bounds were measured between versions of torch.
 HIDDEN_ATOL, LOGITS_ATOL, LOSS_ATOL, GRADIENT_RTOL, SCORE_ATOL = 3e-6, 1e-5, 1e-6, 1e-4, 2e-6
 # Slack on zero gradients: a key bias shifts all attention scores alike, so its true gradient is 0 and noise remains.
 GRADIENT_NOISE = 1e-6
