@@ -31,7 +31,9 @@ def repository(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def captioner(repository):
-    return pipeline("audio-captioning", model=repository, device="cpu")
+    loaded = pipeline("audio-captioning", model=repository, device="cpu")
+    loaded.processor.codec, loaded.processor.clap  # noqa: B018 - loaded now, their progress bars are not the command's
+    return loaded
 
 
 @pytest.fixture(autouse=True)
