@@ -11,7 +11,9 @@ lengths.
 
 import json
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -33,7 +35,7 @@ class EvaluationArguments:
     first_seed: int = field(default=0, metadata={"help": "seed of the first scene; training uses 900,000 and above"})
     num_beams: int = field(default=4, metadata={"help": "beams of the beam search"})
     batch_size: int = field(default=8, metadata={"help": "clips at a time, but for the first two rows"})
-    num_threads: int = field(default=0, metadata={"help": "torch threads; 0 leaves torch's choice"})
+    num_processes: int = field(default=2, metadata={"help": "processes, of one torch thread each"})
     output: str | None = field(default=None, metadata={"help": "write the scores to this JSON file"})
 
 
@@ -58,19 +60,22 @@ def make_conditions(num_beams: int, batch_size: int) -> list[Condition]:
     ]
 
 
-def caption_scenes(caption, scenes: list[Scene], condition: Condition) -> list[str]:
-    """Degrade and caption every scene."""
+def caption_seeds(seeds: range, condition: Condition, model: str, show_progress: bool) -> list[str]:
+    """Make, degrade and caption the scenes of some seeds; the work of one process."""
+    torch.set_num_threads(1)
 
     def clips():
-        for scene in scenes:
+        for scene in map(make_scene, seeds):
             audio, sampling_rate = scene.audio, scene.sampling_rate
             if condition.degradation:
                 rng = np.random.default_rng([scene.seed, 1])
                 audio, sampling_rate = degrade_audio(audio, sampling_rate, rng=rng, **condition.degradation)
             yield {"array": audio, "sampling_rate": sampling_rate}
 
+    caption = pipeline("audio-captioning", model=model)
     results = caption(clips(), batch_size=condition.batch_size, num_beams=condition.num_beams)
-    return [result["text"] for result in tqdm(results, total=len(scenes), desc=condition.name, leave=False)]
+    bar = tqdm(results, total=len(seeds), desc=condition.name, unit="scene", leave=False, disable=not show_progress)
+    return [result["text"] for result in bar]
 
 
 def score_captions(scenes: list[Scene], captions: list[str]) -> dict:
@@ -121,14 +126,18 @@ def mean(values: list) -> float:
 
 def main() -> None:
     (args,) = HfArgumentParser(EvaluationArguments).parse_args_into_dataclasses()
-    if args.num_threads:
-        torch.set_num_threads(args.num_threads)
-    caption = pipeline("audio-captioning", model=args.model)
     seeds = range(args.first_seed, args.first_seed + args.num_scenes)
-    scenes = [make_scene(seed) for seed in tqdm(seeds, desc="scenes", leave=False)]
+    parts = [seeds[i :: args.num_processes] for i in range(args.num_processes)]
+    scenes = [make_scene(seed) for part in parts for seed in tqdm(part, desc="scenes", leave=False)]
     rows = {}
-    for condition in make_conditions(args.num_beams, args.batch_size):
-        rows[condition.name] = score_captions(scenes, caption_scenes(caption, scenes, condition))
+    with ProcessPoolExecutor(args.num_processes, mp_context=get_context("spawn")) as processes:
+        for condition in make_conditions(args.num_beams, args.batch_size):
+            futures = [
+                processes.submit(caption_seeds, part, condition, args.model, show_progress=part is parts[0])
+                for part in parts
+            ]
+            captions = [caption for future in futures for caption in future.result()]
+            rows[condition.name] = score_captions(scenes, captions)
     print(f"{args.num_scenes} scenes, seeds {seeds[0]} to {seeds[-1]}, {args.model}")
     print(format_scores(rows))
     if args.output:
