@@ -1,0 +1,284 @@
+"""Codes and CLAP embeddings of a whole data set, computed once and read from disk without a copy.
+
+    <folder>/features.json                    encoders, settings, and, once all shards are there, their rows
+    <folder>/shard-00003-of-00040.arrow       rows of 512 clips: name, captions, audio_codes, num_frames, clap_embedding
+
+Distinctive choices:
+- Shard i is made of clips i * 512 to i * 512 + 511 of the data set, whoever makes it: processes need not talk to each
+  other, their number may change from run to run, and a killed run loses the shards it was at, nothing else.
+- A shard appears under its name when it is complete, with its bad clips in its own metadata: there is no second file
+  that could disagree with it.
+- Codes are uint16, flattened to (T * K,) so that Arrow maps them as one stretch.
+- Encoders are told apart by their weights, not by their address: a copied repository fits, another checkpoint does not.
+"""
+
+import copy
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from .audio_loading import AudioLoadError, load_audio
+from .caption_tables import BadClip, CaptionDataError, Clip
+from .captioning_data import check_bad_share
+from .prepared_features import MANIFEST, check_encoders, describe_encoders, is_prepared, read_manifest
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """What decides the content of features, beside the encoders.
+
+    Args:
+        num_codebooks: K, codebooks kept.
+        max_duration_s: seconds read from the start of a clip; both encoders see these alone.
+        shard_size: clips of a shard.
+    """
+
+    num_codebooks: int
+    max_duration_s: float = 60.0
+    shard_size: int = 512
+
+
+def prepare_features(
+    clips: Sequence[Clip],
+    folder: str,
+    processor,
+    settings: FeatureSettings,
+    *,
+    source: str = "",
+    bad: Sequence[BadClip] = (),
+    max_bad_share: float = 0.0,
+    batch_size: int = 16,
+    num_workers: int = 0,
+    process_index: int = 0,
+    num_processes: int = 1,
+    show_progress: bool = True,
+) -> None:
+    """Write the features of a data set; a run that was stopped is taken up where it was.
+
+    Every process calls this with the same arguments but for `process_index`; the one that finds all shards written
+    completes the manifest. See [`is_prepared`] for how to wait for it.
+
+    Args:
+        clips: the data set.
+        folder: made when missing.
+        processor: [`EnClapProcessor`], with its encoders on the device to use.
+        settings: what decides the content.
+        source: the data set's name, for the manifest and messages.
+        bad: clips that were left out before, which count for `max_bad_share`.
+        max_bad_share: share of clips that may be unreadable, 0 to 1.
+        batch_size: clips encoded at a time.
+        num_workers: processes that read and resample ahead.
+        process_index: this process.
+        num_processes: processes that share the work.
+        show_progress: whether to draw a bar.
+    Raises:
+        CaptionDataError: the folder holds features of something else, or too many clips are bad.
+    """
+    os.makedirs(folder, exist_ok=True)
+    plan = _make_plan(clips, processor, settings, source)
+    _begin(folder, plan)
+    if is_prepared(folder):
+        return
+    shards = list(range(process_index, plan["num_shards"], num_processes))
+    missing = [shard for shard in shards if not os.path.exists(_shard_path(folder, shard, plan))]
+    num_clips, where, unusable = len(clips) + len(bad), source or folder, list(bad)
+    check_bad_share(unusable, num_clips, max_bad_share, where)
+    bar = tqdm(
+        total=sum(_num_clips(shard, plan) for shard in shards),
+        initial=sum(_num_clips(shard, plan) for shard in shards if shard not in missing),
+        unit="clip",
+        desc=f"features of {where}"
+        + (f", process {process_index + 1} of {num_processes}" if num_processes > 1 else ""),
+        disable=not show_progress,
+    )
+    with bar:
+        for shard in missing:
+            rows, failed = [], []
+            for encoded, unreadable in _encode_shard(clips, shard, plan, processor, settings, batch_size, num_workers):
+                rows += encoded
+                failed += unreadable
+                bar.update(len(encoded) + len(unreadable))
+                if len(unusable) + len(failed) > max_bad_share * num_clips:
+                    check_bad_share([*unusable, *failed], num_clips, max_bad_share, where)
+            unusable += failed
+            _write_shard(_shard_path(folder, shard, plan), rows, failed)
+    _complete_manifest(folder, plan, bad, max_bad_share)
+
+
+def _encode_shard(
+    clips: Sequence[Clip],
+    shard: int,
+    plan: dict,
+    processor,
+    settings: FeatureSettings,
+    batch_size: int,
+    num_workers: int,
+) -> Iterator[tuple[list[dict], list[BadClip]]]:
+    """Yield the rows and the unreadable clips of a shard, batch by batch."""
+    first = shard * settings.shard_size
+    inputs = _ClipInputs(clips, range(first, first + _num_clips(shard, plan)), processor, settings)
+    for batch in torch.utils.data.DataLoader(inputs, batch_size, num_workers=num_workers, collate_fn=list):
+        readable = [item for item in batch if not isinstance(item, BadClip)]
+        yield encode_batch(readable, processor, settings), [item for item in batch if isinstance(item, BadClip)]
+
+
+class _ClipInputs(torch.utils.data.Dataset):
+    """What the encoders read of each clip, or why it cannot be read."""
+
+    def __init__(self, clips: Sequence[Clip], indices: range, processor, settings: FeatureSettings):
+        self.clips, self.indices, self.settings = clips, indices, settings
+        self.feature_extractor = whole_clip_extractor(processor)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> tuple[Clip, dict] | BadClip:
+        return read_recording(self.clips[self.indices[i]], self.feature_extractor, self.settings)
+
+
+def whole_clip_extractor(processor):
+    """The processor's feature extractor, which keeps all codec frames: training draws its windows from whole clips."""
+    feature_extractor = copy.deepcopy(processor.feature_extractor)
+    feature_extractor.max_codec_frames = None
+    return feature_extractor
+
+
+def read_recording(clip: Clip, feature_extractor, settings: FeatureSettings) -> tuple[Clip, dict] | BadClip:
+    """The clip without its audio and what both encoders read of it, or why it cannot be read."""
+    try:
+        loaded = load_audio(clip.audio, name=clip.name, max_duration_s=settings.max_duration_s)
+    except AudioLoadError as error:
+        return BadClip(clip.name, " ".join(str(error).split()))
+    samples = {"array": loaded.samples, "sampling_rate": loaded.sampling_rate}
+    return Clip(clip.name, "", clip.captions), dict(feature_extractor([samples]))
+
+
+def encode_batch(items: list[tuple[Clip, dict]], processor, settings: FeatureSettings) -> list[dict]:
+    """Encode prepared clips into rows of a shard: `audio_codes` uint16 (T * K,), `clap_embedding` float32 (C,)."""
+    if not items:
+        return []
+    encoders, inputs = processor.encoders, [item[1] for item in items]
+    codes = encoders.encode_codes(
+        [waveform for clip in inputs for waveform in clip["input_values"]], settings.num_codebooks
+    )
+    embeddings = encoders.embed_features(
+        torch.cat([clip["input_features"] for clip in inputs]), torch.cat([clip["is_longer"] for clip in inputs])
+    )
+    return [
+        {
+            "name": clip.name,
+            "captions": list(clip.captions),
+            "audio_codes": clip_codes.numpy().astype(np.uint16).ravel(),
+            "num_frames": len(clip_codes),
+            "clap_embedding": embedding.numpy(),
+        }
+        for (clip, _), clip_codes, embedding in zip(items, codes, embeddings, strict=True)
+    ]
+
+
+def _make_plan(clips: Sequence[Clip], processor, settings: FeatureSettings, source: str) -> dict:
+    """The manifest before any shard is written."""
+    codebook_size = processor.codec.config.codebook_size
+    if codebook_size > 2**16:
+        raise CaptionDataError(f"Got a codec of {codebook_size} codes; features hold codes up to {2**16 - 1}.")
+    digest = hashlib.sha256()
+    for captions in getattr(clips, "captions", None) or ((clip.name, *clip.captions) for clip in clips):
+        digest.update(json.dumps(captions).encode())
+    return {
+        "format": FORMAT_VERSION,
+        "source": source,
+        "encoders": describe_encoders(processor),
+        "settings": asdict(settings),
+        "num_clips": len(clips),
+        "clips_sha256": digest.hexdigest(),
+        "num_shards": -(-len(clips) // settings.shard_size),
+    }
+
+
+def _begin(folder: str, plan: dict) -> None:
+    """Write the manifest, or compare with it where the folder was begun before."""
+    found = read_manifest(folder)
+    if found is None:
+        _write_json(os.path.join(folder, MANIFEST), plan)
+        return
+    check_encoders(found["encoders"], plan["encoders"], folder)
+    for name in ("format", "settings", "num_clips", "clips_sha256"):
+        if found.get(name) != plan[name]:
+            raise CaptionDataError(
+                f"{folder} was begun with `{name}` {found.get(name)}, and this run has {plan[name]}; use another "
+                "folder, or delete that one."
+            )
+
+
+def _num_clips(shard: int, plan: dict) -> int:
+    """Clips that a shard is made from."""
+    size = plan["settings"]["shard_size"]
+    return min(size, plan["num_clips"] - shard * size)
+
+
+def _shard_path(folder: str, shard: int, plan: dict) -> str:
+    return os.path.join(folder, f"shard-{shard:05d}-of-{plan['num_shards']:05d}.arrow")
+
+
+def _write_shard(path: str, rows: list[dict], failed: list[BadClip]) -> None:
+    """Write a shard under its name at once; its bad clips are in the metadata."""
+    import pyarrow as pa
+
+    schema = pa.schema(
+        {
+            "name": pa.string(),
+            "captions": pa.list_(pa.string()),
+            "audio_codes": pa.list_(pa.uint16()),
+            "num_frames": pa.int32(),
+            "clap_embedding": pa.list_(pa.float32()),
+        },
+        metadata={"bad_clips": json.dumps([asdict(clip) for clip in failed])},
+    )
+    unfinished = f"{path}.part-{os.getpid()}"
+    with open(unfinished, "wb") as file:
+        with pa.ipc.new_stream(file, schema) as writer:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema), max_chunksize=64)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def _complete_manifest(folder: str, plan: dict, bad: Sequence[BadClip], max_bad_share: float) -> None:
+    """Add the shards' rows and bad clips to the manifest once every shard is there."""
+    import pyarrow as pa
+
+    paths = [_shard_path(folder, shard, plan) for shard in range(plan["num_shards"])]
+    if not all(map(os.path.exists, paths)):
+        return
+    shards, bad_clips = [], list(bad)
+    for path in paths:
+        with pa.memory_map(path) as file, pa.ipc.open_stream(file) as reader:
+            bad_clips += [BadClip(**clip) for clip in json.loads(reader.schema.metadata[b"bad_clips"])]
+            shards.append({"file": os.path.basename(path), "rows": sum(batch.num_rows for batch in reader)})
+    num_rows = sum(shard["rows"] for shard in shards)
+    where = plan["source"] or folder
+    if not num_rows:
+        raise CaptionDataError(f"None of the {plan['num_clips']} clips of {where} could be read.")
+    check_bad_share(bad_clips, plan["num_clips"] + len(bad), max_bad_share, where)
+    listed = [asdict(clip) for clip in bad_clips]
+    _write_json(os.path.join(folder, MANIFEST), {**plan, "shards": shards, "num_rows": num_rows, "bad_clips": listed})
+    for leftover in glob.glob(os.path.join(glob.escape(folder), "shard-*.part-*")):
+        os.remove(leftover)  # of killed runs: every shard is there
+
+
+def _write_json(path: str, content: dict) -> None:
+    """Replace a file at once."""
+    unfinished = f"{path}.part-{os.getpid()}"
+    with open(unfinished, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+    os.replace(unfinished, path)

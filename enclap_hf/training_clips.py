@@ -1,0 +1,225 @@
+"""Clips as `EnClapTrainer` reads them: codes, CLAP vector and caption tokens, from prepared features or from a stream.
+
+Ablations are choices of what a clip shows (`ShownAudio`), so they concern training and evaluation alike.
+"""
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .caption_tables import BadClip, CaptionDataError, Clip
+from .captioning_data import DataSource, check_bad_share, stream_clips
+from .feature_shards import FeatureSettings, encode_batch, read_recording, whole_clip_extractor
+from .prepared_features import PreparedClips
+
+logger = logging.getLogger(__name__)
+
+CAPTION_CHOICES = ("all", "one")
+# Captions tokenised together when their lengths are checked.
+_CAPTIONS_CHECKED_TOGETHER = 10_000
+# Clips of a stream that are read before its share of bad ones is judged.
+_NUM_JUDGED = 100
+
+
+@dataclass(frozen=True)
+class ShownAudio:
+    """What the captioner is shown of a clip.
+
+    Args:
+        codec_vocab_size: codes in a codebook; this id itself stands for no code.
+        num_codebooks: K, the first codebooks; None shows all that are there.
+        use_codes: False shows one frame without a code instead.
+        use_clap: False leaves the CLAP vector out.
+    """
+
+    codec_vocab_size: int
+    num_codebooks: int | None = None
+    use_codes: bool = True
+    use_clap: bool = True
+
+    def apply(self, codes: np.ndarray, clap_embedding: np.ndarray) -> dict:
+        """The model's inputs of a clip from codes (T, K) and embedding (C,)."""
+        codes = codes[:, : self.num_codebooks]
+        if not self.use_codes:
+            codes = np.full((1, codes.shape[1]), self.codec_vocab_size)
+        return {"audio_codes": codes, **({"clap_embedding": clap_embedding} if self.use_clap else {})}
+
+
+class TrainingClips(torch.utils.data.Dataset):
+    """Prepared data sets, one behind the other, as a training or evaluation set.
+
+    Args:
+        parts: features of each data set.
+        tokenizer: of the captions.
+        shown: what the captioner is shown.
+        max_caption_tokens: longer captions are cut to it, <s> and </s> included.
+        captions: "all" makes an example of each caption, so an epoch sees a clip of five captions five times; "one"
+            makes an example of each clip, with a caption drawn anew in every epoch, and its first in evaluation.
+        weights: share of each part in an epoch; None takes every example once.
+
+    Attributes:
+        sizes: examples of each part.
+        lengths: codec frames T of every example.
+        names, references: of every clip, in order.
+
+    Raises:
+        CaptionDataError: an unknown choice of captions, or features of too few codebooks.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[PreparedClips],
+        tokenizer,
+        shown: ShownAudio,
+        max_caption_tokens: int,
+        captions: str = "all",
+        weights: Sequence[float] | None = None,
+    ):
+        if captions not in CAPTION_CHOICES:
+            raise CaptionDataError(f"Got the choice of captions {captions!r}; expected {' or '.join(CAPTION_CHOICES)}.")
+        for part in parts:
+            if part.num_codebooks < (shown.num_codebooks or 0):
+                raise CaptionDataError(
+                    f"The model reads {shown.num_codebooks} codebooks and {part.folder} holds {part.num_codebooks}; "
+                    "prepare the features again with more, or lower `num_codebooks`."
+                )
+        self.parts, self.tokenizer, self.shown, self.weights = list(parts), tokenizer, shown, weights
+        self.max_caption_tokens = max_caption_tokens
+        self.names = [name for part in parts for name in part.names]
+        self.references = [list(captions) for part in parts for captions in part.captions]
+        self._clip_starts = np.cumsum([0, *map(len, parts)])
+        counts = np.array([len(clip) if captions == "all" else 1 for clip in self.references])
+        self._clip_of = np.repeat(np.arange(len(counts)), counts)
+        self._caption_of = np.arange(len(self._clip_of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self._draws_captions = captions == "one"
+        self.sizes = [int(counts[a:b].sum()) for a, b in itertools.pairwise(self._clip_starts)]
+        frames = np.concatenate([np.asarray(part.lengths) for part in parts])
+        self.lengths = frames[self._clip_of] if shown.use_codes else np.ones(len(self._clip_of), dtype=int)
+
+    def __len__(self) -> int:
+        return len(self._clip_of)
+
+    def __getitem__(self, index: int) -> dict:
+        """`audio_codes` (T, K), `clap_embedding` (C,) and `labels` of an example."""
+        return self._make(index, int(self._caption_of[index]))
+
+    def draw(self, index: int, rng: np.random.Generator) -> dict:
+        """The same with a caption of the clip drawn, where that was chosen."""
+        if not self._draws_captions:
+            return self[index]
+        return self._make(index, int(rng.integers(len(self.references[self._clip_of[index]]))))
+
+    def _make(self, index: int, caption: int) -> dict:
+        clip = int(self._clip_of[index])
+        part = int(np.searchsorted(self._clip_starts, clip, side="right")) - 1
+        features = self.parts[part][clip - int(self._clip_starts[part])]
+        inputs = self.shown.apply(features["audio_codes"], features["clap_embedding"])
+        return {**inputs, "labels": tokenize(self.tokenizer, self.references[clip][caption], self.max_caption_tokens)}
+
+    def warn_of_long_captions(self) -> int:
+        """Count captions that are cut, and say so."""
+        captions = [caption for clip in self.references for caption in clip]
+        num_cut = 0
+        for start in range(0, len(captions), _CAPTIONS_CHECKED_TOGETHER):
+            ids = self.tokenizer(captions[start : start + _CAPTIONS_CHECKED_TOGETHER])["input_ids"]
+            num_cut += sum(len(tokens) > self.max_caption_tokens for tokens in ids)
+        if num_cut:
+            logger.warning(
+                "%d of %d captions are longer than %d tokens and are cut; see `max_caption_tokens`.",
+                num_cut,
+                len(captions),
+                self.max_caption_tokens,
+            )
+        return num_cut
+
+
+class StreamedClips(torch.utils.data.IterableDataset):
+    """Clips of `datasets` streams without an end, encoded as they come; each clip has the key of its own randomness.
+
+    Nothing is stored, so every pass encodes again, and a run that is taken up reads what it had read before. Prepare
+    features instead where the disk allows it.
+
+    Args:
+        sources: data sets that `datasets` can stream.
+        processor: its encoders run in the process that reads, so a GPU needs `dataloader_num_workers` 0.
+        settings: what decides the features.
+        shown: what the captioner is shown.
+        max_caption_tokens: longer captions are cut.
+        seed: the run's seed.
+        max_bad_share: share of clips that may be unreadable.
+        batch_size: clips encoded at a time.
+        process_index: this process.
+        num_processes: processes that share the stream.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[DataSource],
+        processor,
+        settings: FeatureSettings,
+        shown: ShownAudio,
+        max_caption_tokens: int,
+        seed: int,
+        *,
+        max_bad_share: float = 0.0,
+        batch_size: int = 16,
+        process_index: int = 0,
+        num_processes: int = 1,
+    ):
+        self.sources, self.processor, self.settings, self.shown = list(sources), processor, settings, shown
+        self.max_caption_tokens, self.seed, self.max_bad_share = max_caption_tokens, seed, max_bad_share
+        self.batch_size, self.process_index, self.num_processes = batch_size, process_index, num_processes
+
+    def __iter__(self) -> Iterator[dict]:
+        worker = torch.utils.data.get_worker_info()
+        num_workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
+        shard = (self.process_index * num_workers + worker_id, self.num_processes * num_workers)
+        rng = np.random.default_rng((self.seed, shard[0]))
+        weights = np.array([source.weight or 1.0 for source in self.sources])
+        streams = [self._repeat(source, shard) for source in self.sources]
+        while True:
+            chosen = rng.choice(len(streams), size=self.batch_size, p=weights / weights.sum())
+            drawn = [next(streams[i]) for i in chosen]
+            rows = encode_batch([item for item, _ in drawn], self.processor, self.settings)
+            for row, (_, key) in zip(rows, drawn, strict=True):
+                yield self._make(row, key)
+
+    def _make(self, row: dict, key: tuple[int, ...]) -> dict:
+        """A row of features as the collator takes it."""
+        codes = row["audio_codes"].reshape(row["num_frames"], -1)
+        caption = row["captions"][int(np.random.default_rng((*key, 1)).integers(len(row["captions"])))]
+        labels = tokenize(self.tokenizer, caption, self.max_caption_tokens)
+        return {**self.shown.apply(codes, row["clap_embedding"]), "labels": labels, "rng_key": key}
+
+    @property
+    def tokenizer(self):
+        """The processor's."""
+        return self.processor.tokenizer
+
+    def _repeat(
+        self, source: DataSource, shard: tuple[int, int]
+    ) -> Iterator[tuple[tuple[Clip, dict], tuple[int, ...]]]:
+        """Readable clips of a stream, pass after pass, each with its key."""
+        extractor, num_seen, bad = whole_clip_extractor(self.processor), 0, []
+        for epoch in itertools.count():
+            num_before = num_seen
+            for i, clip in enumerate(stream_clips(source, self.seed + epoch, shard)):
+                num_seen += 1
+                item = read_recording(clip, extractor, self.settings)
+                if isinstance(item, BadClip):
+                    bad.append(item)
+                else:
+                    yield item, (self.seed, epoch + 1, shard[0], i)
+                if num_seen >= _NUM_JUDGED and len(bad) > self.max_bad_share * num_seen:
+                    check_bad_share(bad, num_seen, self.max_bad_share, source.path)
+            if len(bad) == num_seen or num_seen == num_before:
+                raise CaptionDataError(f"{source.path} has no usable clip for process and worker {shard[0]}.")
+
+
+def tokenize(tokenizer, caption: str, max_tokens: int) -> list[int]:
+    """Caption ids <s> tokens </s>, cut to `max_tokens`."""
+    return tokenizer(caption, truncation=True, max_length=max_tokens)["input_ids"]

@@ -1,0 +1,194 @@
+"""What a training run says about itself: scores of its captions, step time and memory, predictions, a model card."""
+
+import csv
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from huggingface_hub import EvalResult, ModelCardData
+from transformers import TrainerCallback
+
+from .metrics import AudioCaptioningMetrics
+
+# Steps at the start whose time is not typical: kernels are chosen, caches are filled.
+_NUM_WARM_UP_STEPS = 3
+TASK = ("audio-captioning", "Audio captioning")
+
+_CARD = """---
+{data}
+---
+
+# {name}
+
+An [EnCLAP](https://arxiv.org/abs/2401.17690) audio captioner of {num_parameters:.1f} M parameters: it writes one
+sentence about a sound recording. Trained with [enclap-hf](https://pypi.org/project/enclap-hf/).
+
+```python
+from transformers import pipeline
+import enclap_hf
+
+caption = pipeline("audio-captioning", model="{repo_id}")
+print(caption("recording.wav"))
+```
+
+## Scores
+
+{scores}
+
+## Training
+
+{training}
+"""
+
+
+class CaptionScorer:
+    """`compute_metrics` of a trainer: corpus scores of the captions against all references of each clip.
+
+    The main process scores and tells the others, so the tools run once and all processes agree on the best checkpoint.
+
+    Args:
+        processor: decodes the captions.
+        metrics: a set or name of metrics, see [`AudioCaptioningMetrics`].
+
+    Attributes:
+        references: of the set that is evaluated, clip by clip; set it before.
+        candidates, corpus: captions and corpus scores of the last evaluation.
+        per_clip: its scores of each clip, on the main process.
+    """
+
+    def __init__(self, processor, metrics: str):
+        self.processor, self.metrics = processor, AudioCaptioningMetrics(metrics)
+        self.references: list[list[str]] = []
+        self.candidates: list[str] = []
+        self.corpus: dict[str, float] = {}
+        self.per_clip: dict[str, list[float]] = {}
+
+    def __call__(self, prediction) -> dict[str, float]:
+        """Score `prediction.predictions`, token ids (clips, S), padded with negative ids or the pad token."""
+        tokens = np.where(prediction.predictions < 0, self.processor.tokenizer.pad_token_id, prediction.predictions)
+        self.candidates = self.processor.batch_decode(tokens)
+        is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        corpus = [None]
+        if not is_distributed or torch.distributed.get_rank() == 0:
+            scores = self.metrics.compute(predictions=self.candidates, references=self.references)
+            corpus, self.per_clip = [dict(scores.corpus)], scores.per_clip
+        if is_distributed:
+            torch.distributed.broadcast_object_list(corpus)
+        self.corpus = corpus[0]
+        return dict(self.corpus)
+
+    def check(self, metric: str | None) -> None:
+        """Raise ValueError where the metric that chooses the best checkpoint cannot be computed on this machine."""
+        name = (metric or "loss").removeprefix("eval_")
+        if name in ("loss", "caption_loss", "mcm_loss"):
+            return
+        scores = self.metrics.compute(predictions=["a dog barks", "rain"], references=[["a dog barks"], ["rain falls"]])
+        if name not in scores.corpus:
+            reason = scores.missing.get(name, f"the metrics are {', '.join(scores.corpus)}")
+            raise ValueError(f"Got `metric_for_best_model`={metric}, which cannot be computed: {reason}.")
+
+
+class StepTimes(TrainerCallback):
+    """Measures optimiser steps, from their first forward to the update; reading the batch is not in it."""
+
+    def __init__(self):
+        self.seconds: list[float] = []
+        self._began = 0.0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._began = time.perf_counter()
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if args.device.type == "cuda":
+            torch.cuda.synchronize(args.device)
+        self.seconds.append(time.perf_counter() - self._began)
+
+    def summarize(self) -> dict[str, float]:
+        """`step_time_s`, the median after the first steps, and `peak_memory_gib`; no time where no step was taken."""
+        seconds = self.seconds[_NUM_WARM_UP_STEPS:] or self.seconds
+        times = {"step_time_s": round(statistics.median(seconds), 4)} if seconds else {}
+        return {**times, "peak_memory_gib": round(measure_peak_memory_gib(), 3)}
+
+
+def measure_peak_memory_gib() -> float:
+    """Most memory that this process has had: of its GPU where it uses one, else of the machine."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def write_predictions(
+    path: str,
+    names: Sequence[str],
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+    per_clip: dict[str, Sequence[float]],
+) -> None:
+    """Write one line a clip, as `enclap score` reads it: file_name, candidate, references (a JSON list), scores."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file_name", "candidate", "references", *per_clip])
+        for name, candidate, texts, *scores in zip(names, candidates, references, *per_clip.values(), strict=True):
+            writer.writerow([name, candidate, json.dumps(list(texts), ensure_ascii=False), *scores])
+
+
+def make_model_card(
+    name: str,
+    repo_id: str,
+    num_parameters: int,
+    scores: dict[str, dict[str, float]],
+    training: dict[str, object],
+    base_model: str | None = None,
+    warning: str | None = None,
+) -> str:
+    """Write the text of README.md.
+
+    Args:
+        name: the model's.
+        repo_id: what a user passes to load it.
+        num_parameters: of the captioner.
+        scores: data set -> metric -> score; `clips` is their number.
+        training: what was trained on and how, in the order of a list.
+        base_model: Hub repository that training started from.
+        warning: first sentence of the scores, for models that are not meant for use.
+    """
+    results = [
+        EvalResult(TASK[0], data, data, metric, score, task_name=TASK[1])
+        for data, metrics in scores.items()
+        for metric, score in metrics.items()
+        if metric != "clips"
+    ]
+    data = ModelCardData(
+        language="en",
+        library_name="transformers",
+        tags=["audio-captioning", "enclap"],
+        base_model=base_model,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return _CARD.format(
+        data=data.to_yaml(),
+        name=name,
+        num_parameters=num_parameters / 1e6,
+        repo_id=repo_id,
+        scores=(f"{warning}\n\n" if warning else "") + format_scores(scores),
+        training="\n".join(f"* {key}: {value}" for key, value in training.items()),
+    )
+
+
+def format_scores(scores: dict[str, dict[str, float]]) -> str:
+    """Scores as a Markdown table, a data set a row."""
+    if not scores:
+        return "No evaluation was run."
+    names = list(dict.fromkeys(name for metrics in scores.values() for name in metrics))
+    lines = [f"| data set | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for data, metrics in scores.items():
+        cells = [f"{metrics[name]:.4g}" if name in metrics else "-" for name in names]
+        lines.append(f"| {data} | {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,354 @@
+"""Train and evaluate an EnCLAP captioner, from recordings or prepared features to a repository with a model card.
+
+    python examples/run_captioning.py examples/recipes/scenes_smoke.json              # a CPU, no downloads
+    python examples/run_captioning.py examples/recipes/clotho_base.json --learning_rate 3e-5
+    torchrun --nproc_per_node 8 examples/run_captioning.py examples/recipes/audiocaps_large.json
+
+A recipe, JSON or YAML, holds the arguments that the command line would; arguments behind it override it. A data set is
+a path, the name of a data set on the Hub, or an object with the fields of `DataSource`:
+
+    --train_data clotho_captions_development.csv
+    --train_data '{"path": "clotho_captions_development.csv", "audio_dir": "development", "weight": 2}' more.jsonl
+
+The same command again goes on where it was stopped or killed.
+"""
+
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+
+import torch
+import transformers
+from transformers import HfArgumentParser, Seq2SeqTrainingArguments, set_seed
+
+from enclap_hf import DEFAULT_MODEL, DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
+from enclap_hf.captioning_data import CaptionDataError, parse_source, read_weights
+from enclap_hf.feature_shards import FeatureSettings
+from enclap_hf.prepared_features import PreparedClips
+from enclap_hf.trainer import EnClapTrainer, find_last_complete_checkpoint
+from enclap_hf.training_clips import ShownAudio, StreamedClips, TrainingClips
+from enclap_hf.training_report import CaptionScorer, StepTimes, make_model_card, write_predictions
+from enclap_hf.training_setup import (
+    build_captioner,
+    expand_recipe,
+    load_training_processor,
+    open_features,
+    read_model_type,
+)
+
+logger = logging.getLogger("run_captioning")
+
+# Kept out of uploads by its first letter.
+FEATURES_FOLDER = "_features"
+# Encoders beside a BART. The published captioners read another CLAP of the same kind, see recipes/README.md.
+PUBLISHED_CODEC, PUBLISHED_CLAP = "facebook/encodec_24khz", "laion/clap-htsat-fused"
+
+
+@dataclass
+class ModelArguments:
+    """What is trained."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "EnCLAP or BART to start from, directory or Hub repository; left out, weights are random"},
+    )
+    model_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub repository"})
+    processor_name_or_path: str | None = field(
+        default=None, metadata={"help": "EnCLAP repository with encoders and tokenizer; left out, the model's"}
+    )
+    codec_name_or_path: str | None = field(
+        default=None, metadata={"help": "another EnCodec in the place of the processor's"}
+    )
+    clap_name_or_path: str | None = field(
+        default=None, metadata={"help": "another CLAP in the place of the processor's, with or without fusion"}
+    )
+    tokenizer_name_or_path: str | None = field(
+        default=None, metadata={"help": "another tokenizer in the place of the processor's or the BART's"}
+    )
+    config_overrides: dict | str | None = field(
+        default=None, metadata={"help": 'fields of EnClapConfig, as JSON: {"d_model": 256, "label_smoothing": 0.1}'}
+    )
+    num_codebooks: int | None = field(default=None, metadata={"help": "codebooks that the model reads, 1 to 16"})
+    mcm_loss_weight: float | None = field(default=None, metadata={"help": "weight of masked codec modelling"})
+    mcm_probability: float = field(default=0.15, metadata={"help": "share of codes hidden; 0 trains without MCM"})
+    mcm_span: int = field(default=10, metadata={"help": "codec frames that one span hides"})
+    use_codes: bool = field(default=True, metadata={"help": "show the codes; False is an ablation"})
+    use_clap: bool = field(default=True, metadata={"help": "show the CLAP vector; False is an ablation"})
+
+    def __post_init__(self):
+        if isinstance(self.config_overrides, str):
+            self.config_overrides = json.loads(self.config_overrides)
+        if not self.use_codes and not self.use_clap:
+            raise ValueError("Got `use_codes` False and `use_clap` False; expected at least one of them to be True.")
+        if not self.use_codes:
+            self.mcm_probability = 0.0  # nothing is there to hide
+
+
+@dataclass
+class DataArguments:
+    """What it is trained and evaluated on."""
+
+    train_data: list[str] = field(default_factory=list, metadata={"help": "data sets to train on"})
+    validation_data: list[str] = field(default_factory=list, metadata={"help": "data sets to evaluate on in training"})
+    test_data: list[str] = field(default_factory=list, metadata={"help": "data sets to evaluate on at the end"})
+    features_dir: str | None = field(
+        default=None, metadata={"help": "where features of recordings are kept; left out, a folder in output_dir"}
+    )
+    streaming: bool = field(default=False, metadata={"help": "stream the training data; nothing is kept on the disk"})
+    captions_per_clip: str = field(
+        default="all", metadata={"help": "'all': an epoch sees each caption once; 'one': each clip once"}
+    )
+    max_caption_tokens: int = field(default=128, metadata={"help": "longer captions are cut"})
+    max_duration_s: float = field(default=60.0, metadata={"help": "seconds read from the start of a recording"})
+    max_bad_share: float = field(default=0.01, metadata={"help": "share of clips that may be missing or broken"})
+    max_frames_per_batch: int | None = field(
+        default=None, metadata={"help": "codec frames in a process's batch, in the place of a number of clips"}
+    )
+    max_train_clips: int | None = field(default=None, metadata={"help": "use the first clips of each data set only"})
+    max_eval_clips: int | None = field(default=None, metadata={"help": "the same for validation and test"})
+    feature_batch_size: int = field(default=16, metadata={"help": "clips encoded at a time"})
+    feature_workers: int = field(default=0, metadata={"help": "processes that read recordings ahead"})
+    metrics: str = field(default="fast", metadata={"help": "set or name of metrics, see `enclap score --help`"})
+
+
+def parse_arguments() -> tuple[ModelArguments, DataArguments, Seq2SeqTrainingArguments]:
+    """Arguments of a recipe, of the command line, or of a recipe and what overrides it."""
+    parser = HfArgumentParser((ModelArguments, DataArguments, Seq2SeqTrainingArguments))
+    return parser.parse_args_into_dataclasses(expand_recipe(sys.argv[1:]))
+
+
+def set_up_logging(training_args: Seq2SeqTrainingArguments) -> None:
+    """Log from the main process alone, but for errors."""
+    level = logging.INFO if training_args.should_log else logging.ERROR
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=level)
+    transformers.utils.logging.set_verbosity(logging.WARNING if training_args.should_log else logging.ERROR)
+
+
+def load_processor(model_args: ModelArguments, device: torch.device) -> EnClapProcessor:
+    """Encoders and tokenizer: the named ones, else the model's, the Hub's beside a BART, or the package's."""
+    model_name = model_args.model_name_or_path
+    model_type = read_model_type(model_name, model_args.model_revision)
+    own = {"enclap": model_name, "bart": None}.get(model_type, DEFAULT_MODEL)
+    is_bart_alone = model_type == "bart" and model_args.processor_name_or_path is None
+    return load_training_processor(
+        model_args.processor_name_or_path or own,
+        codec_name=model_args.codec_name_or_path or (PUBLISHED_CODEC if is_bart_alone else None),
+        clap_name=model_args.clap_name_or_path or (PUBLISHED_CLAP if is_bart_alone else None),
+        tokenizer_name=model_args.tokenizer_name_or_path or (model_name if model_type == "bart" else None),
+        device=device,
+    )
+
+
+def build_model(model_args: ModelArguments, processor: EnClapProcessor) -> EnClapForConditionalGeneration:
+    """The captioner that is trained."""
+    fields = dict(model_args.config_overrides or {})
+    if model_args.mcm_loss_weight is not None:
+        fields["mcm_loss_weight"] = model_args.mcm_loss_weight
+    return build_captioner(
+        model_args.model_name_or_path,
+        processor,
+        revision=model_args.model_revision,
+        num_codebooks=model_args.num_codebooks,
+        config_fields=fields,
+    )
+
+
+def load_data(model_args, data_args, training_args, processor, config) -> dict[str, object]:
+    """Training, validation and test clips, as far as they are named."""
+    shown = ShownAudio(config.codec_vocab_size, config.num_codebooks, model_args.use_codes, model_args.use_clap)
+    max_tokens = min(data_args.max_caption_tokens, config.max_position_embeddings)
+    clips = {}
+    if training_args.do_train:
+        sources = [parse_source(entry) for entry in data_args.train_data]
+        if not sources:
+            raise ValueError("Got no `train_data`; expected at least one data set, or leave `do_train` out.")
+        weights = read_weights(sources)
+        if data_args.streaming:
+            clips["train"] = stream_training_data(sources, data_args, training_args, processor, shown, max_tokens)
+        else:
+            parts = load_parts("train", data_args.train_data, data_args, training_args, processor)
+            choice = data_args.captions_per_clip
+            clips["train"] = TrainingClips(parts, processor.tokenizer, shown, max_tokens, choice, weights)
+            clips["train"].warn_of_long_captions()
+    for name, entries in (("validation", data_args.validation_data), ("test", data_args.test_data)):
+        if entries:
+            parts = load_parts(name, entries, data_args, training_args, processor)
+            clips[name] = TrainingClips(parts, processor.tokenizer, shown, max_tokens, captions="one")
+    return clips
+
+
+def load_parts(name: str, entries: list, data_args, training_args, processor) -> list[PreparedClips]:
+    """Features of each data set of a split."""
+    base = data_args.features_dir or os.path.join(training_args.output_dir, FEATURES_FOLDER)
+    return [
+        open_features(
+            parse_source(entry),
+            os.path.join(base, f"{name}-{i}"),
+            processor,
+            settings=FeatureSettings(processor.num_codebooks, data_args.max_duration_s),
+            max_clips=data_args.max_train_clips if name == "train" else data_args.max_eval_clips,
+            process_index=training_args.process_index,
+            num_processes=training_args.world_size,
+            max_bad_share=data_args.max_bad_share,
+            batch_size=data_args.feature_batch_size,
+            num_workers=data_args.feature_workers,
+        )
+        for i, entry in enumerate(entries)
+    ]
+
+
+def stream_training_data(sources, data_args, training_args, processor, shown, max_tokens) -> StreamedClips:
+    """Training clips that are encoded as they come."""
+    return StreamedClips(
+        sources,
+        processor,
+        FeatureSettings(processor.num_codebooks, data_args.max_duration_s),
+        shown,
+        max_tokens,
+        training_args.seed,
+        max_bad_share=data_args.max_bad_share,
+        batch_size=data_args.feature_batch_size,
+        process_index=training_args.process_index,
+        num_processes=training_args.world_size,
+    )
+
+
+def build_trainer(model_args, data_args, training_args, model, processor, clips) -> EnClapTrainer:
+    """The trainer, with metrics if captions are generated."""
+    config = model.config
+    scorer = CaptionScorer(processor, data_args.metrics) if training_args.predict_with_generate else None
+    if scorer is not None and training_args.do_train:
+        scorer.check(training_args.metric_for_best_model)
+    if scorer is not None and "validation" in clips:
+        scorer.references = clips["validation"].references
+    return EnClapTrainer(
+        model=model,
+        args=training_args,
+        data_collator=DataCollatorForEnClap(
+            config.codec_vocab_size,
+            config.max_codec_frames,
+            mcm_probability=model_args.mcm_probability if config.mcm_loss_weight else 0.0,
+            mcm_span=model_args.mcm_span,
+        ),
+        train_dataset=clips.get("train"),
+        eval_dataset=clips.get("validation"),
+        processing_class=processor,
+        compute_metrics=scorer,
+        max_frames_per_batch=data_args.max_frames_per_batch,
+        callbacks=[StepTimes()],
+    )
+
+
+def train(trainer: EnClapTrainer) -> None:
+    """Train, from the last complete checkpoint if there is one, and save the model that did best."""
+    args = trainer.args
+    checkpoint = args.resume_from_checkpoint or find_last_complete_checkpoint(args.output_dir, args.world_size)
+    if checkpoint is not None:
+        logger.info("Going on from %s.", checkpoint)
+    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    trainer.save_model(_internal_call=True)
+    times = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, StepTimes))
+    if not times.seconds:
+        logger.info("All %d steps were done before.", trainer.state.global_step)
+        return
+    metrics.update({f"train_{name}": value for name, value in times.summarize().items()})
+    trainer.log_metrics("train", metrics)
+    trainer.save_metrics("train", metrics)
+    trainer.save_state()
+
+
+def evaluate(trainer: EnClapTrainer, clips: dict) -> dict[str, dict[str, float]]:
+    """Caption and score validation and test clips; writes predictions_*.csv and returns the scores of each set."""
+    results, scorer = {}, trainer.compute_metrics
+    for name in ("validation", "test"):
+        if name not in clips:
+            continue
+        if scorer is not None:
+            scorer.references = clips[name].references
+        prefix = "eval" if name == "validation" else "test"
+        metrics = trainer.predict(clips[name], metric_key_prefix=prefix).metrics
+        metrics[f"{prefix}_samples"] = len(clips[name])
+        trainer.log_metrics(prefix, metrics)
+        trainer.save_metrics(prefix, metrics)
+        if scorer is None:
+            continue
+        results[name] = {"clips": len(clips[name]), **scorer.corpus}
+        if trainer.is_world_process_zero():
+            path = os.path.join(trainer.args.output_dir, f"predictions_{name}.csv")
+            write_predictions(path, clips[name].names, scorer.candidates, clips[name].references, scorer.per_clip)
+    return results
+
+
+def write_card(trainer: EnClapTrainer, model_args, data_args, scores: dict) -> None:
+    """Put the model card into the output directory; uploads take the same."""
+    args = trainer.args
+    name = os.path.basename(os.path.normpath(args.output_dir))
+    is_ablation = not (model_args.use_codes and model_args.use_clap)
+    start = model_args.model_name_or_path
+    training = {
+        "data": ", ".join(parse_source(entry).path for entry in data_args.train_data) or "none",
+        "start": start or "random weights",
+        "steps": trainer.state.global_step,
+        "learning rate": f"{args.learning_rate}, {args.lr_scheduler_type}, {args.warmup_steps} warm-up",
+        "batch": f"{args.train_batch_size} clips x {args.gradient_accumulation_steps} x {args.world_size} processes",
+        "masked codec modelling": f"share {model_args.mcm_probability}, spans of {model_args.mcm_span} frames, weight "
+        f"{trainer.model.config.mcm_loss_weight}",
+        "seed": args.seed,
+    }
+    trainer.model_card = make_model_card(
+        name,
+        args.hub_model_id or name,
+        trainer.model.num_parameters(),
+        scores,
+        training,
+        base_model=None if start is None or os.path.isdir(start) else start,
+        warning="An ablation, trained without codes or CLAP vector: not meant for use." if is_ablation else None,
+    )
+    trainer.create_model_card()
+
+
+def report(trainer: EnClapTrainer) -> None:
+    """Say what was written where, and how fast and large the run was."""
+    if not trainer.is_world_process_zero():
+        return
+    path = os.path.join(trainer.args.output_dir, "all_results.json")
+    results = {}
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            results = json.load(file)
+    if "train_step_time_s" in results:
+        print(
+            f"Median step {results['train_step_time_s']:.3f} s, peak memory {results['train_peak_memory_gib']:.2f} GiB."
+        )
+    print(f"Wrote {trainer.args.output_dir}: model, processor, all_results.json, predictions_*.csv, README.md.")
+    print(json.dumps(results))
+
+
+def main() -> None:
+    model_args, data_args, training_args = parse_arguments()
+    set_up_logging(training_args)
+    set_seed(training_args.seed)
+    os.makedirs(training_args.output_dir, exist_ok=True)
+    processor = load_processor(model_args, training_args.device)
+    model = build_model(model_args, processor)
+    clips = load_data(model_args, data_args, training_args, processor, model.config)
+    processor.num_codebooks = model.config.num_codebooks  # features keep all, the model may read fewer
+    trainer = build_trainer(model_args, data_args, training_args, model, processor, clips)
+    if training_args.do_train:
+        train(trainer)
+    scores = evaluate(trainer, clips)
+    if training_args.do_train:
+        write_card(trainer, model_args, data_args, scores)
+    if training_args.push_to_hub:
+        trainer.push_to_hub()
+    report(trainer)
+    trainer.end()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CaptionDataError as error:
+        sys.exit(f"run_captioning: {error}")

@@ -1,0 +1,283 @@
+"""Every layout that caption data comes in is read, and bad data has a clear outcome instead of a traceback later."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from conftest import make_clip
+from enclap_hf import load_audio
+from enclap_hf.captioning_data import (
+    BadClip,
+    CaptionDataError,
+    DataSource,
+    check_bad_share,
+    parse_source,
+    read_clips,
+    read_weights,
+)
+
+# As in Clotho: blanks, quotes, brackets, commas, other alphabets.
+ODD_NAMES = ['Rain "loud" (1), take [2].wav', "Öde Straße's 50% #3.wav", "plain.wav"]
+
+
+def write_wav(path, duration_s: float = 0.1, seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, make_clip(duration_s, seed), 24_000)
+
+
+def write_table(path, rows: list[dict], encoding: str = "utf-8"):
+    with open(path, "w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def by_name(clips) -> dict[str, tuple[str, ...]]:
+    return {clip.name: clip.captions for clip in clips}
+
+
+# Layouts
+
+
+def test_clotho_with_odd_file_names(tmp_path):
+    for name in ODD_NAMES:
+        write_wav(tmp_path / "development" / name)
+    rows = [{"file_name": n, **{f"caption_{j}": f"{n} {j}" for j in range(1, 6)}} for n in ODD_NAMES]
+    table = write_table(tmp_path / "clotho_captions_development.csv", rows)
+    clips, bad = read_clips(DataSource(str(table), audio_dir=str(tmp_path / "development")))
+    assert bad == [] and [clip.name for clip in clips] == ODD_NAMES
+    assert clips[0].captions == tuple(f"{ODD_NAMES[0]} {j}" for j in range(1, 6))
+    assert all(soundfile.info(clip.audio).frames for clip in clips)
+
+
+def test_ten_captions_stay_in_the_order_of_their_numbers(tmp_path):
+    write_wav(tmp_path / "a.wav")
+    row = {"file_name": "a.wav", **{f"caption_{j}": f"c{j}" for j in (10, 2, 1)}}
+    clips, _ = read_clips(DataSource(str(write_table(tmp_path / "t.csv", [row]))))
+    assert clips[0].captions == ("c1", "c2", "c10")
+
+
+@pytest.mark.parametrize("stem", ["abc_30", "Yabc", "abc", "91"])
+def test_audiocaps_finds_recordings_under_the_names_that_downloaders_give(tmp_path, stem):
+    write_wav(tmp_path / "audio" / f"{stem}.wav")
+    rows = [{"audiocap_id": 91 + i, "youtube_id": "abc", "start_time": 30, "caption": f"rain {i}"} for i in range(5)]
+    table = write_table(tmp_path / "val.csv", rows)
+    clips, bad = read_clips(DataSource(str(table), audio_dir=str(tmp_path / "audio")))
+    assert bad == [] and len(clips) == 1
+    assert clips[0].captions == tuple(f"rain {i}" for i in range(5))
+
+
+def test_enclaps_csv_with_paths_from_anywhere(tmp_path):
+    write_wav(tmp_path / "far" / "a.wav")
+    write_wav(tmp_path / "near" / "b.wav")
+    rows = [{"file_path": str(tmp_path / "far" / "a.wav"), "caption": "x"}, {"file_path": "near/b.wav", "caption": "y"}]
+    clips, bad = read_clips(DataSource(str(write_table(tmp_path / "train.csv", rows))))
+    assert bad == [] and [clip.captions for clip in clips] == [("x",), ("y",)]
+
+
+def test_musiccaps(tmp_path):
+    write_wav(tmp_path / "-0Gj8-vB1q4.wav")
+    row = {"ytid": "-0Gj8-vB1q4", "start_s": 30, "end_s": 40, "aspect_list": "['slow']", "caption": "A slow song."}
+    clips, bad = read_clips(DataSource(str(write_table(tmp_path / "musiccaps-public.csv", [row]))))
+    assert bad == [] and clips[0].captions == ("A slow song.",)
+
+
+def test_wavcaps_json(tmp_path):
+    write_wav(tmp_path / "audio" / "sub" / "1234.flac")
+    content = {"num_captions_per_audio": 1, "data": [{"id": "1234", "caption": "A bell.", "duration": 0.1}]}
+    (tmp_path / "bbc_final.json").write_text(json.dumps(content))
+    clips, bad = read_clips(DataSource(str(tmp_path / "bbc_final.json"), audio_dir=str(tmp_path / "audio")))
+    assert bad == [] and by_name(clips) == {"1234": ("A bell.",)}
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("metadata.csv", "file_name,text\nin/a.wav,a bell\n"),
+        ("metadata.jsonl", '{"file_name": "in/a.wav", "captions": ["a bell", " "]}\n\n'),
+    ],
+)
+def test_audiofolder(tmp_path, name, lines):
+    write_wav(tmp_path / "in" / "a.wav")
+    (tmp_path / name).write_text(lines)
+    clips, bad = read_clips(DataSource(str(tmp_path)))
+    assert bad == [] and by_name(clips) == {"in/a.wav": ("a bell",)}
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"caption": ["a", "b"]}, ("b",)),
+        ({"caption": [["a", "b"], ["c", "d"]]}, ("c", "d")),
+        ({"caption_1": ["a", "b"], "caption_2": ["c", "d"]}, ("b", "d")),
+    ],
+    ids=["one", "list", "numbered"],
+)
+@pytest.mark.parametrize("as_audio", [True, False], ids=["audio", "paths"])
+def test_datasets_with_an_audio_column(tmp_path, columns, expected, as_audio):
+    """The audio column is never decoded by `datasets`, which would need another decoder."""
+    import datasets
+
+    write_wav(tmp_path / "a.wav")
+    write_wav(tmp_path / "b.wav", seed=1)
+    dataset = datasets.Dataset.from_dict({"audio": [str(tmp_path / "a.wav"), str(tmp_path / "b.wav")], **columns})
+    if as_audio:
+        dataset = dataset.cast_column("audio", datasets.Audio(decode=False))
+    dataset.save_to_disk(str(tmp_path / "saved"))
+    clips, bad = read_clips(DataSource(str(tmp_path / "saved")))
+    assert bad == [] and len(clips) == 2 and clips[1].captions == expected and clips[1].name == "000001-b.wav"
+    assert len(load_audio(clips[1].audio).samples) == 2400
+
+
+def test_sound_scenes_are_written_once(tmp_path):
+    source = DataSource(str(tmp_path / "scenes"), num_scenes=2, first_seed=5)
+    clips, _ = read_clips(source, show_progress=False)
+    written = (tmp_path / "scenes" / "captions.csv").stat().st_mtime_ns
+    again, _ = read_clips(source, show_progress=False)
+    assert len(clips) == 2 and clips == again and len(clips[0].captions) == 5
+    assert (tmp_path / "scenes" / "captions.csv").stat().st_mtime_ns == written
+
+
+# Bad data
+
+
+def make_folder(folder, rows: list[dict], files=("a.wav", "b.wav"), **kwargs) -> DataSource:
+    for name in files:
+        write_wav(folder / name)
+    return DataSource(str(write_table(folder / "table.csv", rows, **kwargs)))
+
+
+def row(name: str = "a.wav", **cells) -> dict:
+    return {"file_name": name, **(cells or {"caption": "rain"})}
+
+
+@pytest.mark.parametrize(
+    ("rows", "outcome"),
+    [
+        ([row(), row("c.wav")], {"c.wav": "no such recording"}),
+        ([row(), row("b.wav", caption=" ")], {"b.wav": "its caption is empty"}),
+        ([row(), row("", caption="rain")], {"file_name=, caption=rain": "names no recording"}),
+        ([row(), row("./a.wav", caption="hail"), row("b.wav")], {}),
+        ([row(), row("x/a.wav")], {"x/a.wav": "the recording of a.wav already"}),
+    ],
+    ids=["missing file", "empty caption", "no name", "another spelling", "two names"],
+)
+def test_bad_rows_are_listed_with_their_reason(tmp_path, rows, outcome):
+    clips, bad = read_clips(make_folder(tmp_path, rows))
+    assert len(clips) + len(bad) >= len(rows) - (0 if outcome else 1) and len(clips) >= 1
+    assert len(bad) == len(outcome)
+    for clip in bad:
+        assert outcome[clip.name] in clip.reason
+
+
+def test_duplicate_ids_become_one_clip_with_each_caption_once(tmp_path):
+    rows = [row(caption="rain"), row(caption="hail"), row(caption="rain "), row("b.wav", caption="rain")]
+    clips, bad = read_clips(make_folder(tmp_path, rows))
+    assert bad == [] and by_name(clips) == {"a.wav": ("rain", "hail"), "b.wav": ("rain",)}
+
+
+def test_recordings_of_one_name_in_two_folders_are_not_guessed(tmp_path):
+    source = make_folder(tmp_path, [row("b.wav"), row("c.wav")], files=("b.wav", "x/c.wav", "y/c.wav"))
+    _, bad = read_clips(source)
+    assert [clip.name for clip in bad] == ["c.wav"] and "2 recordings have this name" in bad[0].reason
+
+
+def test_a_csv_that_is_not_utf8_says_where_and_what_to_do(tmp_path):
+    source = make_folder(tmp_path, [row(caption="Öde")], encoding="latin-1")
+    with pytest.raises(CaptionDataError, match=r"table.csv is not utf-8 text .* at byte \d+\); save it as UTF-8"):
+        read_clips(source)
+    clips, _ = read_clips(DataSource(source.path, encoding="latin-1"))
+    assert clips[0].captions == ("Öde",)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    clips, _ = read_clips(make_folder(tmp_path, [row()], encoding="utf-8-sig"))
+    assert by_name(clips) == {"a.wav": ("rain",)}
+
+
+@pytest.mark.parametrize("columns", [{"file_name": "a.wav", "label": "rain"}, {"sound": "a.wav", "caption": "rain"}])
+def test_wrong_columns_say_which_there_are_and_which_are_expected(tmp_path, columns):
+    with pytest.raises(CaptionDataError) as error:
+        read_clips(make_folder(tmp_path, [columns]))
+    assert all(repr(name) in str(error.value) for name in columns)
+    assert "`file_name`" in str(error.value) and "`caption_1`" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "file_name,caption\na.wav,rain, then hail\n", r"t.csv, line 2: more cells"),
+        ("t.csv", "file_name,caption\n", r"t.csv has no rows"),
+        ("t.jsonl", '{"file_name": "a.wav"\n', r"t.jsonl, line 1: no JSON"),
+        ("t.json", '{"clips": []}', r"t.json holds one dict; expected a list, or `data`"),
+        ("t.json", "[1]", r"t.json, entry 1: got a int"),
+    ],
+)
+def test_broken_tables(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CaptionDataError, match=message):
+        read_clips(DataSource(str(tmp_path / name)))
+
+
+def test_what_does_not_exist(tmp_path):
+    with pytest.raises(CaptionDataError, match="none.csv does not exist"):
+        read_clips(DataSource(str(tmp_path / "none.csv")))
+    source = make_folder(tmp_path, [row()])
+    with pytest.raises(CaptionDataError, match="folder of recordings .* does not exist"):
+        read_clips(DataSource(source.path, audio_dir=str(tmp_path / "nowhere")))
+    with pytest.raises(CaptionDataError, match="has no usable clip.*no such recording"):
+        read_clips(make_folder(tmp_path, [row("c.wav")]))
+
+
+def test_wrong_columns_of_a_dataset(tmp_path):
+    import datasets
+
+    datasets.Dataset.from_dict({"sound": ["a.wav"], "caption": ["x"]}).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(CaptionDataError, match=r"has the columns sound, caption; expected audio in `audio`"):
+        read_clips(DataSource(str(tmp_path / "saved")))
+
+
+def test_bad_clips_are_skipped_up_to_the_share_that_the_user_sets(caplog):
+    bad = [BadClip(f"{i}.wav", "it is empty") for i in range(5)]
+    check_bad_share(bad, 100, 0.05, "data.csv")
+    assert "5 of 100 clips cannot be used (0.wav: it is empty" in caplog.text and "2 more in the log" in caplog.text
+    with pytest.raises(CaptionDataError, match=r"data.csv: 5 of 99 .* allowed are 5.0%.*`max_bad_share`"):
+        check_bad_share(bad, 99, 0.05, "data.csv")
+
+
+# Sources
+
+
+def test_sources_are_written_as_paths_objects_or_json():
+    assert parse_source("a.csv") == DataSource("a.csv")
+    expected = DataSource("a.csv", weight=2)
+    assert parse_source({"path": "a.csv", "weight": 2}) == parse_source('{"path": "a.csv", "weight": 2}') == expected
+    for wrong in ({"weight": 2}, {"path": "a.csv", "wieght": 2}, "{path: a}"):
+        with pytest.raises(CaptionDataError, match="Got the data set"):
+            parse_source(wrong)
+
+
+def test_weights_are_of_all_data_sets_or_of_none():
+    assert read_weights([DataSource("a"), DataSource("b")]) is None
+    assert read_weights([DataSource("a", weight=1), DataSource("b", weight=3)]) == [1, 3]
+    for weights in ((None, 1.0), (0.0, 1.0)):
+        with pytest.raises(CaptionDataError, match="positive `weight` of every data set"):
+            read_weights([DataSource("a", weight=weight) for weight in weights])
+
+
+def test_a_streamed_dataset_gives_every_clip_once_over_its_shards(tmp_path):
+    import datasets
+
+    from enclap_hf.captioning_data import stream_clips
+
+    names = [str(tmp_path / f"{i}.wav") for i in range(5)]
+    captions = [f"c{i}" for i in range(5)]
+    datasets.Dataset.from_dict({"audio": names, "caption": captions}).save_to_disk(str(tmp_path / "saved"))
+    source = DataSource(str(tmp_path / "saved"))
+    seen = [clip.captions[0] for part in range(2) for clip in stream_clips(source, shuffle_seed=3, shard=(part, 2))]
+    assert sorted(seen) == captions
+    assert np.array_equal(seen, [c.captions[0] for p in range(2) for c in stream_clips(source, 3, (p, 2))])
