@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-IGNORED_TARGET = -100
+from .losses_enclap import IGNORED_TARGET
 
 
 @dataclass

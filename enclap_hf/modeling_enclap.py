@@ -3,12 +3,12 @@
     slots        CLAP | <s> | frame 0 ... frame T-1 | </s> | padding        (B, T + 3, D)
     positions      -  |  0  |   1   ...      T      | T+1  |
 
-What differs from BART, all of it in this file:
+What differs from BART:
 
 * the encoder's input: the CLAP vector through a linear layer, frames as the sum of their codes' embeddings
   (`EnClapEncoder`), and positions that start at `<s>` (`SlotPositions`);
 * the slots are built here: callers pass codes, CLAP vector and the mask of codec frames, and never count the extra 3;
-* masked codec modelling: one linear head per codebook names the hidden codes (`masked_codec_loss`);
+* masked codec modelling: one linear head per codebook names the hidden codes (`losses_enclap.py`);
 * the beams of a clip share its cross-attention (`generation_enclap.py`).
 
 Layers, decoder, cache and search are those of transformers.
@@ -30,8 +30,7 @@ from transformers.models.bart.modeling_bart import (
 
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .generation_enclap import SharedAudioGenerationMixin, SharedCrossAttention, broadcast_slot_mask
-
-IGNORED_TARGET = -100
+from .losses_enclap import masked_codec_loss, smoothed_caption_loss
 
 # Decoding of the published system; a repository's own generation_config.json replaces it.
 PUBLISHED_DECODING = {
@@ -381,77 +380,11 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
                 None, kwargs.get("clap_embedding"), kwargs.get("attention_mask"), frames
             )
         if encoder_outputs is not None:
-            # Beam search repeats the outputs it is given in place, so it gets a shell of its own.
+            # Where beams share nothing, transformers repeats the outputs in place, so it gets a shell of its own.
             kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoder_outputs[0])
             kwargs.pop("audio_codes", None)
             inputs = None
         return super().generate(inputs, **kwargs)
-
-
-def smoothed_caption_loss(
-    logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float, num_items_in_batch: torch.Tensor | int | None
-) -> torch.Tensor:
-    """Label-smoothed cross entropy of (B, S, V) against (B, S): mean over the tokens of this or the larger batch."""
-    total = nn.functional.cross_entropy(
-        logits.float().flatten(0, 1),
-        labels.flatten(),
-        ignore_index=IGNORED_TARGET,
-        label_smoothing=label_smoothing,
-        reduction="sum",
-    )
-    if num_items_in_batch is None:
-        return total / count_targets(labels)
-    return total / (num_items_in_batch[0] if counts_hidden_codes(num_items_in_batch) else num_items_in_batch)
-
-
-def masked_codec_loss(
-    encoder_states: torch.Tensor,
-    mcm_targets: torch.Tensor,
-    heads: nn.ModuleList,
-    labels: torch.Tensor | None = None,
-    num_items_in_batch: torch.Tensor | int | None = None,
-) -> torch.Tensor:
-    """Masked codec modelling: sum over k = 1 .. K of (1/2)^k times codebook k's mean cross entropy on its hidden codes.
-
-    A codebook with nothing hidden adds 0.
-
-    Args:
-        encoder_states: (B, T + 3, D).
-        mcm_targets: (B, T, K), -100 where nothing is hidden.
-        heads: K linear layers D -> codec vocabulary.
-        labels: (B, S), read for its number of tokens alone.
-        num_items_in_batch: as in [`EnClapForConditionalGeneration.forward`]. Where it counts label tokens only, the
-            part's own mean is weighted by the part's share of the tokens.
-    Source: EnCLAP, arXiv 2401.17690, section 2.3.
-    """
-    states = encoder_states[:, 2:-1].flatten(0, 1)  # the frames' slots: (B, T + 3, D) -> (B * T, D)
-    targets = mcm_targets.flatten(0, 1).t()  # (B, T, K) -> (K, B * T)
-    counts = num_items_in_batch[1:] if counts_hidden_codes(num_items_in_batch) else (targets != IGNORED_TARGET).sum(1)
-    total = states.new_zeros((), dtype=torch.float32)
-    for k, head in enumerate(heads):
-        wanted, seen = targets[k], states
-        if not torch.compiler.is_compiling():  # a full graph has fixed shapes, so there the loss ignores what is seen
-            positions = (wanted != IGNORED_TARGET).nonzero().squeeze(1)
-            wanted, seen = wanted[positions], states[positions]
-        cross_entropy = nn.functional.cross_entropy(
-            head(seen).float(), wanted, ignore_index=IGNORED_TARGET, reduction="sum"
-        )
-        total = total + 0.5 ** (k + 1) * cross_entropy / counts[k].clamp(min=1)
-    if num_items_in_batch is not None and labels is not None and not counts_hidden_codes(num_items_in_batch):
-        total = total * count_targets(labels) / num_items_in_batch
-    return total
-
-
-def count_targets(labels: torch.Tensor) -> torch.Tensor:
-    """Number of label tokens, at least 1."""
-    return (labels != IGNORED_TARGET).sum().clamp(min=1)
-
-
-def counts_hidden_codes(num_items_in_batch: torch.Tensor | int | None) -> bool:
-    """Whether the counts are (1 + K,), label tokens and hidden codes, rather than Trainer's number of label tokens."""
-    return (
-        isinstance(num_items_in_batch, torch.Tensor) and num_items_in_batch.dim() == 1 and len(num_items_in_batch) > 1
-    )
 
 
 def encoder_only_output(encoder_outputs: BaseModelOutput) -> Seq2SeqModelOutput:

@@ -13,8 +13,9 @@ from transformers import BatchFeature, ClapAudioModelWithProjection, EncodecMode
 
 from .audio_encoders import AudioEncoders
 from .audio_loading import AudioLoadError  # noqa: F401 (transformers 5.0 copies only what this file names itself)
-from .data_collator import IGNORED_TARGET, pad_codes
+from .data_collator import pad_codes
 from .feature_extraction_enclap import EnClapFeatureExtractor
+from .losses_enclap import IGNORED_TARGET
 
 ENCODER_NAMES = ("codec", "clap")
 # Arguments of `from_pretrained` that say how to reach a repository, and so apply to the encoders' files too.

@@ -23,8 +23,8 @@ from transformers import Seq2SeqTrainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .clip_batches import STRATEGIES, ClipBatchSampler, KeyedClips
-from .data_collator import IGNORED_TARGET
 from .hub_export import add_remote_code
+from .losses_enclap import IGNORED_TARGET
 
 logger = logging.getLogger(__name__)
 

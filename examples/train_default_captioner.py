@@ -17,6 +17,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, EncodecModel
 
 from enclap_hf import DataCollatorForEnClap, EnClapConfig, EnClapForConditionalGeneration
+from enclap_hf.audio_encoders import CodecModel
 from enclap_hf.sound_scenes import parse_caption
 from train_default_codec import one_cycle
 from train_default_data import KINDS, frame_activity, keep_freed_memory
@@ -102,7 +103,7 @@ def fit_captioner(rank: int, features: FeatureStore, work: Path, steps: int, see
         distributed.init_process_group("gloo", init_method=f"file://{work}/gloo", rank=rank, world_size=num_processes)
     torch.manual_seed(seed)  # the same initial weights in every process
     tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
-    codec = EncodecModel.from_pretrained(work / "codec", dtype=torch.float32)
+    codec = CodecModel.from_pretrained(work / "codec", dtype=torch.float32)
     model = build_captioner(len(tokenizer), codec, len(features.embeddings[0][0])).train()
     head = nn.Sequential(nn.LayerNorm(model.config.d_model), nn.Linear(model.config.d_model, len(KINDS)))
     nn.init.constant_(head[1].bias, -3.0)

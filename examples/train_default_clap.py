@@ -118,7 +118,7 @@ def train_clap(scenes: SceneStore, held_out: SceneStore, tokenizer, folder: Path
     optimizer = torch.optim.AdamW(parameters, lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = one_cycle(optimizer, steps)
     contents = [f"{info.kinds}{info.relation}" for info in scenes.info]
-    bar = tqdm(range(steps), desc="clap", mininterval=5.0)
+    bar = tqdm(range(steps), desc="clap", mininterval=5.0, position=1)  # the codec's bar is above
     for step in bar:
         picked = rng.choice(len(scenes), min(CLAP_BATCH, len(scenes)), replace=False)
         mels = damage_mels(scenes.mels(picked, rng.integers(2, size=len(picked))), generator)

@@ -7,9 +7,10 @@ A smoke run on a CPU, about a minute:
     python examples/train_default_model.py --output /tmp/smoke/model --work-dir /tmp/smoke/work --num-scenes 48 \
         --num-held-out 24 --codec-steps 10 --clap-steps 10 --probe-steps 10 --captioner-steps 10
 
-The stages run in the order of `STAGES`, each reads what the earlier ones left in the work folder, and a finished one is
-not run again, so a stopped run is taken up by the same command (within a stage: scenes and features by shards of 250
-scenes, trainings from their start). `training_report.json`, written to both folders, has sizes, times and scores.
+The stages run in the order of `STAGES`, codec and CLAP tower side by side; each reads what the earlier ones left in the
+work folder, and a finished one is not run again, so a stopped run is taken up by the same command (within a stage:
+scenes and features by shards of 250 scenes, trainings from their start). `training_report.json`, written to both folders,
+has sizes, times and scores. The same seed, torch and number of processes give the same weights.
 
 Distinctive choices: every clip is read as it is and damaged (level, treble, lossy codec, noise); the captioner's code
 embeddings start as a random projection of the codec's codebooks, so that alike codes start alike, and its positions as
@@ -20,7 +21,9 @@ import json
 import os
 import shutil
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -46,6 +49,7 @@ from train_default_data import (
 from train_default_features import FeatureStore, probe_codes
 
 STAGES = ("tokenizer", "codec", "clap", "features", "captioner")
+ENCODERS = ("codec", "clap")  # neither reads the other's result
 
 
 @dataclass
@@ -56,14 +60,14 @@ class DefaultModelArguments:
     work_dir: str = field(default="default_model_work", metadata={"help": "scenes, features and unfinished parts"})
     seed: int = field(default=0, metadata={"help": "seed of every initial value and every draw"})
     stage: str = field(default="all", metadata={"help": f"one of {', '.join(STAGES)}, or all"})
-    num_scenes: int = field(default=12_000, metadata={"help": "training scenes"})
+    num_scenes: int = field(default=16_000, metadata={"help": "training scenes"})
     num_held_out: int = field(default=500, metadata={"help": "held-out scenes that the report is measured on"})
     num_copies: int = field(default=2, metadata={"help": "feature copies of a scene: one clean, the others damaged"})
     vocab_size: int = field(default=600, metadata={"help": "tokens of the caption vocabulary"})
-    codec_steps: int = field(default=3600, metadata={"help": "optimiser steps of the codec"})
-    clap_steps: int = field(default=3000, metadata={"help": "optimiser steps of the CLAP tower"})
+    codec_steps: int = field(default=4000, metadata={"help": "optimiser steps of the codec"})
+    clap_steps: int = field(default=4000, metadata={"help": "optimiser steps of the CLAP tower"})
     probe_steps: int = field(default=800, metadata={"help": "optimiser steps of the probe that scores the codes"})
-    captioner_steps: int = field(default=2400, metadata={"help": "optimiser steps of the captioner"})
+    captioner_steps: int = field(default=3200, metadata={"help": "optimiser steps of the captioner"})
     num_processes: int = field(default=2, metadata={"help": "processes, of one thread each"})
 
     def __post_init__(self):
@@ -198,18 +202,34 @@ def describe_run(args: DefaultModelArguments) -> dict:
     return {"kinds": len(KINDS), "cpu_cores": os.cpu_count(), "torch": torch.__version__, **settings}
 
 
-def main() -> None:
-    (args,) = HfArgumentParser(DefaultModelArguments).parse_args_into_dataclasses()
+def run_stage(args: DefaultModelArguments, stage: str) -> dict:
+    """Run one stage, in this process or in one of its own; returns its part of the report."""
     torch.set_num_threads(1)
     keep_freed_memory()
+    makers = dict(zip(STAGES, (make_tokenizer, make_codec, make_clap, make_features, make_captioner), strict=True))
+    return makers[stage](args, *open_scenes(args))
+
+
+def run_encoders(args: DefaultModelArguments, stages: list[str], report: Report) -> None:
+    """Train codec and CLAP tower, each in a process of its own."""
+    with ProcessPoolExecutor(min(args.num_processes, len(stages)), mp_context=get_context("spawn")) as pool:
+        futures = {stage: pool.submit(run_stage, args, stage) for stage in stages}
+        for stage, future in futures.items():
+            report.add(stage, future.result())
+
+
+def main() -> None:
+    (args,) = HfArgumentParser(DefaultModelArguments).parse_args_into_dataclasses()
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
     report = Report(Path(args.work_dir) / "training_report.json")
     report.add("run", describe_run(args))
-    training, held_out = open_scenes(args)
-    makers = dict(zip(STAGES, (make_tokenizer, make_codec, make_clap, make_features, make_captioner), strict=True))
-    for stage in STAGES if args.stage == "all" else (args.stage,):
-        if args.stage == stage or stage not in report.entries:
-            report.add(stage, makers[stage](args, training, held_out))
+    open_scenes(args)
+    wanted = [s for s in STAGES if args.stage == s or (args.stage == "all" and s not in report.entries)]
+    for stage in wanted:
+        if stage == ENCODERS[0] or (stage == ENCODERS[1] and ENCODERS[0] not in wanted):
+            run_encoders(args, [s for s in ENCODERS if s in wanted], report)
+        elif stage not in ENCODERS:
+            report.add(stage, run_stage(args, stage))
     if "captioner" in report.entries:
         Path(args.output, "training_report.json").write_text(report.path.read_text())
         size = sum(path.stat().st_size for path in Path(args.output).rglob("*") if path.is_file())

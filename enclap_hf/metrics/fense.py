@@ -163,7 +163,7 @@ def _load_error_detector(name: str, device: str):
     encoder = transformers.AutoModel.from_config(_from_pretrained(transformers.AutoConfig, base))
     classifier = torch.nn.Linear(encoder.config.hidden_size, num_classes)
     encoder_state = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
-    encoder_state.pop("embeddings.position_ids", None)  # a buffer that transformers no longer keeps
+    encoder_state.pop("embeddings.position_ids", None)  # a buffer that transformers does not have
     try:
         encoder.load_state_dict(encoder_state)
         classifier.load_state_dict({"weight": state["clf.weight"], "bias": state["clf.bias"]})
