@@ -23,7 +23,7 @@ _MODULE_OF_NAME = {
     "EnClapForConditionalGeneration": "modeling_enclap",
     "EnClapModel": "modeling_enclap",
     "EnClapProcessor": "processing_enclap",
-    "EnClapTrainer": "trainer",
+    "EnClapTrainer": "training.trainer",
     "load_audio": "audio_loading",
     "make_scene": "sound_scenes",
 }

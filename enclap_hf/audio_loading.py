@@ -14,7 +14,6 @@ One long file rather than several, because it is shipped flat beside the model c
 
 from __future__ import annotations
 
-import glob
 import io
 import logging
 import math
@@ -23,7 +22,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -178,94 +177,12 @@ def resample_audio(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndar
     return resampled if resampled.size else samples.mean(keepdims=True)
 
 
-def find_audio_files(paths: Iterable[str | os.PathLike]) -> list[str]:
-    """List the audio files that paths, folders and glob patterns stand for.
-
-    A name that exists is taken literally, whatever brackets or stars it holds, and a file so named is listed whatever
-    its extension. Folders are searched with their sub-folders for `AUDIO_EXTENSIONS`, hidden files and folders left
-    out. `**` in a pattern crosses folders. A plain name that does not exist is listed as it is, and so is a URL:
-    `load_audio` then reports that one clip, and the others can go on.
-
-    Args:
-        paths: files, folders, patterns; one str or os.PathLike alone is taken as such.
-    Returns:
-        the files in the order of `paths`, those of one folder or pattern sorted by name, each file once.
-    Raises:
-        AudioLoadError: a folder holds no audio file, or a pattern matches none.
-    """
-    if isinstance(paths, (str, os.PathLike)):
-        paths = [paths]
-    found: dict[str, str] = {}
-    for path in paths:
-        for file in _expand_path(os.fspath(path)):
-            found.setdefault(os.path.abspath(file), file)
-    return list(found.values())
-
-
-# Finding files
-
-
-def _expand_path(path: str) -> list[str]:
-    """The files that one path, folder or pattern stands for."""
-    if _is_url(path):
-        return [path]
-    path = _with_home(path)
-    if os.path.isdir(path):
-        files = _walk_folder(path)
-        if not files:
-            raise _error(f"`{path}`", "the folder holds no audio file.", f"Looked for {', '.join(AUDIO_EXTENSIONS)}.")
-        return files
-    if os.path.exists(path) or not glob.has_magic(path):
-        return [path]
-    matches = glob.glob(_escape_existing_folders(path), recursive=True)
-    files = {file for match in matches if os.path.isdir(match) for file in _walk_folder(match)}
-    files.update(match for match in matches if _has_audio_extension(match) and not os.path.isdir(match))
-    if not files:
-        problem = f"the pattern matches {len(matches)} files and folders, none of them audio." if matches else ""
-        raise _error(
-            f"`{path}`",
-            problem or "no file has this name, and as a pattern it matches none.",
-            f"Check its spelling; the current folder is `{os.getcwd()}`.",
-        )
-    return sorted(files)
-
-
-def _walk_folder(folder: str) -> list[str]:
-    """Audio files in a folder and its sub-folders, sorted; links are followed, each folder entered once."""
-    files, entered = [], set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real_parent = os.path.realpath(parent)
-        if real_parent in entered:
-            folders.clear()
-            continue
-        entered.add(real_parent)
-        # Sorted, so that of two links to one folder it is always the same one that is entered.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [os.path.join(parent, n) for n in names if _has_audio_extension(n) and not n.startswith(".")]
-    return sorted(files)
-
-
-def _escape_existing_folders(pattern: str) -> str:
-    """Escape the leading folders of a pattern that exist under that very name, such as `take [2]`."""
-    literal, rest = "", pattern
-    for separator in re.finditer(r"[/\\]" if os.sep == "\\" else "/", pattern):
-        if not os.path.isdir(pattern[: separator.end()]):
-            break
-        literal, rest = pattern[: separator.end()], pattern[separator.end() :]
-    return glob.escape(literal) + rest
-
-
-def _has_audio_extension(path: str) -> bool:
-    """Whether a name ends like audio, in any case."""
-    return os.path.splitext(path)[1].lower() in AUDIO_EXTENSIONS
-
-
-def _with_home(path: str) -> str:
+def expand_home(path: str) -> str:
     """Replace a leading `~` unless a file has that very name."""
     return path if os.path.exists(path) else os.path.expanduser(path)
 
 
-def _is_url(path: str) -> bool:
+def is_url(path: str) -> bool:
     """Whether a string is an address rather than a path; one letter before the colon would be a Windows drive."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", path) is not None
 
@@ -291,7 +208,7 @@ def _load_dict(
         return load_audio(audio["bytes"], name=name, max_duration_s=max_duration_s)
     if path:
         return load_audio(path, name=name, max_duration_s=max_duration_s)
-    raise _error(
+    raise audio_error(
         _label(audio, name),
         "it holds no audio.",
         'Expected {"array": samples, "sampling_rate": Hz}, {"path": file} or {"bytes": encoded file}.',
@@ -301,18 +218,20 @@ def _load_dict(
 def _load_path(path: str | bytes, label: str, max_duration_s: float | None) -> LoadedAudio:
     """Read a file."""
     path = os.fsdecode(path)
-    if _is_url(path):
-        raise _error(label, "it is an address, and nothing is downloaded here.", "Download it and pass the file.")
-    path = _with_home(path)
+    if is_url(path):
+        raise audio_error(label, "it is an address, and nothing is downloaded here.", "Download it and pass the file.")
+    path = expand_home(path)
     if os.path.isdir(path):
-        raise _error(label, "it is a folder.", "Pass its files, as `find_audio_files` lists them.")
+        raise audio_error(label, "it is a folder.", "Pass its files, as `find_audio_files` lists them.")
     try:
         file = open(path, "rb")  # noqa: SIM115, closed by the `with` below; only opening may fail here
     except FileNotFoundError:
-        raise _error(label, "no such file.", f"Check its spelling; the current folder is `{os.getcwd()}`.") from None
+        raise audio_error(
+            label, "no such file.", f"Check its spelling; the current folder is `{os.getcwd()}`."
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: the name holds a null character
         reason = getattr(error, "strerror", None) or str(error)
-        raise _error(label, f"it cannot be opened ({reason}).", "Check its name and permissions.") from None
+        raise audio_error(label, f"it cannot be opened ({reason}).", "Check its name and permissions.") from None
     with file:
         return _load_file_object(file, label, max_duration_s)
 
@@ -327,9 +246,9 @@ def _load_file_object(file: Any, label: str, max_duration_s: float | None) -> Lo
             position = file.tell()
             content = file.read(0)
     except (OSError, ValueError) as error:
-        raise _error(label, f"it cannot be read ({error}).", 'Open it with mode "rb".') from None
+        raise audio_error(label, f"it cannot be read ({error}).", 'Open it with mode "rb".') from None
     if not isinstance(content, (bytes, bytearray, memoryview)):
-        raise _error(label, "it is open as text.", 'Open it with mode "rb".')
+        raise audio_error(label, "it is open as text.", 'Open it with mode "rb".')
     if position is None:
         return _decode(io.BytesIO(content), label, max_duration_s)
     try:
@@ -347,7 +266,9 @@ def _load_decoder(decoder: Any, label: str, max_duration_s: float | None) -> Loa
         else:
             decoded = decoder.get_all_samples()
     except (RuntimeError, ValueError, OSError) as error:
-        raise _error(label, f"its decoder failed ({error}).", "Check that the file plays, or replace it.") from error
+        raise audio_error(
+            label, f"its decoder failed ({error}).", "Check that the file plays, or replace it."
+        ) from error
     return _load_array(decoded.data, _check_sampling_rate(decoded.sample_rate, label), label, max_duration_s)
 
 
@@ -355,7 +276,7 @@ def _load_array(audio: Any, sampling_rate: int | None, label: str, max_duration_
     """Read samples that are decoded already."""
     frames = _frames_first(_as_numpy(audio, label), label)
     if sampling_rate is None:
-        raise _error(
+        raise audio_error(
             label,
             "samples alone do not tell their sampling rate.",
             'Pass `sampling_rate=` in Hz, or a dict {"array": samples, "sampling_rate": Hz}.',
@@ -387,16 +308,16 @@ def _as_numpy(audio: Any, label: str) -> np.ndarray:
                 audio = audio.to(torch.float32)  # numpy has no bfloat16
             audio = audio.numpy(force=True)
         except (RuntimeError, TypeError) as error:
-            raise _error(label, f"the tensor has no plain samples ({error}).", "Pass a dense tensor.") from None
+            raise audio_error(label, f"the tensor has no plain samples ({error}).", "Pass a dense tensor.") from None
     is_list = isinstance(audio, Sequence)
     if is_list and len(audio) and not isinstance(audio[0], numbers.Number):
-        raise _error(
+        raise audio_error(
             label,
             f"it is a batch of {len(audio)}, and one clip was expected.",
             "Load each clip on its own; for the channels of one clip, pass an array (channels, num_samples).",
         )
     if not (is_list or hasattr(audio, "__array__")):
-        raise _error(
+        raise audio_error(
             label,
             f"`{type(audio).__name__}` is no kind of audio.",
             "Pass a path, bytes, a binary file object, samples with `sampling_rate=`, or a `datasets` audio dict.",
@@ -404,13 +325,14 @@ def _as_numpy(audio: Any, label: str) -> np.ndarray:
     try:
         array = np.asarray(audio)
     except (TypeError, ValueError) as error:
-        raise _error(label, f"it is no array of numbers ({error}).", "Pass float or int16 samples.") from None
+        raise audio_error(label, f"it is no array of numbers ({error}).", "Pass float or int16 samples.") from None
     if array.size == 0:
         raise _no_samples(label)
     if array.dtype.kind not in "fiu":
-        raise _error(label, f"values of type {array.dtype} are no audio samples.", "Pass float32 or int16 samples.")
+        problem = f"values of type {array.dtype} are no audio samples."
+        raise audio_error(label, problem, "Pass float32 or int16 samples.")
     if array.dtype.kind != "f" and array.dtype not in (np.int8, np.int16, np.int32, np.uint8):
-        raise _error(
+        raise audio_error(
             label,
             f"the full scale of {array.dtype} samples is not known.",
             "Cast them to the type they were recorded in (int16, int32, uint8), or scale them to [-1, 1] as float32.",
@@ -425,7 +347,7 @@ def _frames_first(array: np.ndarray, label: str) -> np.ndarray:
     if array.ndim == 2 and min(array.shape) <= _MAX_ARRAY_CHANNELS:
         # (channels, T) unless only the second axis can be channels
         return array if array.shape[0] > _MAX_ARRAY_CHANNELS else array.T
-    raise _error(
+    raise audio_error(
         label,
         f"got audio of shape {array.shape}; expected one clip, (num_samples,) or (channels, num_samples) with at most "
         f"{_MAX_ARRAY_CHANNELS} channels.",
@@ -443,12 +365,14 @@ def _decode(file: BinaryIO, label: str, max_duration_s: float | None) -> LoadedA
         head = bytes(file.read(64))
         file.seek(0)
     except OSError as error:
-        raise _error(label, f"it cannot be read ({error}).", "Check the disk or the connection it is on.") from None
+        raise audio_error(
+            label, f"it cannot be read ({error}).", "Check the disk or the connection it is on."
+        ) from None
     if not head:
-        raise _error(label, "it is empty (0 bytes).", "Record or download it again.")
+        raise audio_error(label, "it is empty (0 bytes).", "Record or download it again.")
     extension = _file_extension(file, label)
     if extension in (".raw", ".pcm"):  # soundfile would ask for the rate and type of such a file
-        raise _error(
+        raise audio_error(
             label, "samples without a header.", "Read them with numpy.fromfile, and pass them with `sampling_rate=`."
         )
     try:
@@ -491,12 +415,12 @@ def _decode_with_av(
         # Titles in an old encoding must not stop the sound from being read.
         with av.open(file, options={"format_whitelist": _AV_FORMATS}, metadata_errors="replace") as container:
             if not container.streams.audio:
-                raise _error(label, "it has no audio track.", "Pass a file with sound.")
+                raise audio_error(label, "it has no audio track.", "Pass a file with sound.")
             for frame in container.decode(audio=0):
                 if mono is None:
                     mono = _MonoBuffer(label, frame.sample_rate, max_duration_s, 0)
                 if frame.sample_rate != mono.sampling_rate:
-                    raise _error(label, "its sampling rate changes midway.", "Convert it to wav first.")
+                    raise audio_error(label, "its sampling rate changes midway.", "Convert it to wav first.")
                 if frame.samples:
                     planes = frame.to_ndarray()  # (channels, T), or (1, T * channels) interleaved
                     mono.append(planes.T if frame.format.is_planar else planes.reshape(frame.samples, -1))
@@ -538,7 +462,7 @@ class _MonoBuffer:
         finite = np.isfinite(mean)
         if not finite.all():
             position_s = (self.num_samples + int(np.argmin(finite))) / self.sampling_rate
-            raise _error(
+            raise audio_error(
                 self.label,
                 f"it holds NaN or infinite samples, the first at {position_s:.3f} s.",
                 "Replace them, for example with numpy.nan_to_num, or export the clip again.",
@@ -548,7 +472,7 @@ class _MonoBuffer:
             try:
                 self._samples.resize(max(end, len(self._samples) * 3 // 2), refcheck=False)
             except MemoryError:
-                raise _error(
+                raise audio_error(
                     self.label,
                     f"memory ends after {self.num_samples / self.sampling_rate:.0f} s of it.",
                     "Split it, or set `max_duration_s`.",
@@ -606,7 +530,7 @@ def _check_sampling_rate(rate: Any, label: str) -> int:
     """The rate as an int, once it is known to be one that audio comes in."""
     whole = _as_whole_number(rate)
     if whole is None or not MIN_SAMPLING_RATE <= whole <= MAX_SAMPLING_RATE:
-        raise _error(
+        raise audio_error(
             label,
             f"got sampling rate {rate!r}; allowed are {MIN_SAMPLING_RATE} to {MAX_SAMPLING_RATE} Hz.",
             "Pass the rate the clip was recorded with, or resample it first.",
@@ -641,7 +565,7 @@ def _label(audio: Any, name: str | None) -> str:
     return f"{type(audio).__name__}" + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
 
 
-def _error(label: str, problem: str, remedy: str) -> AudioLoadError:
+def audio_error(label: str, problem: str, remedy: str) -> AudioLoadError:
     """An error of one line, whatever characters the clip's name holds."""
     text = f"{label}: {problem} {remedy}"
     return AudioLoadError("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
@@ -649,13 +573,13 @@ def _error(label: str, problem: str, remedy: str) -> AudioLoadError:
 
 def _no_samples(label: str) -> AudioLoadError:
     """The clip is well formed and holds nothing."""
-    return _error(label, "it holds no samples.", "Leave it out, or record it again.")
+    return audio_error(label, "it holds no samples.", "Leave it out, or record it again.")
 
 
 def _damaged(label: str, reason: str | None) -> AudioLoadError:
     """The clip starts as audio and cannot be decoded to its end."""
     problem = f"it is damaged or cut off ({_plain_reason(reason)})."
-    return _error(label, problem, "Record, download or convert it again.")
+    return audio_error(label, problem, "Record, download or convert it again.")
 
 
 def _undecodable(label: str, head: bytes, extension: str, reason: str, has_av: bool) -> AudioLoadError:
@@ -663,16 +587,16 @@ def _undecodable(label: str, head: bytes, extension: str, reason: str, has_av: b
     formats = "Pass a wav, flac, mp3, ogg, opus or aiff file"
     formats += ", m4a, mp4 or webm." if has_av else f"; m4a, mp4, webm and others need {_AV_INSTALL}"
     if head.startswith(b"version https://git-lfs"):
-        return _error(label, "it is a Git LFS pointer, not the file itself.", "Run: git lfs pull")
+        return audio_error(label, "it is a Git LFS pointer, not the file itself.", "Run: git lfs pull")
     if _is_text(head):
-        return _error(label, f"it is text, not audio (it begins {head[:24].decode('ascii')!r}).", formats)
+        return audio_error(label, f"it is text, not audio (it begins {head[:24].decode('ascii')!r}).", formats)
     if not has_av and (_is_av_container(head) or extension in AV_EXTENSIONS):
-        return _error(label, "this format needs PyAV, which is not installed.", f"Run: {_AV_INSTALL}")
+        return audio_error(label, "this format needs PyAV, which is not installed.", f"Run: {_AV_INSTALL}")
     if _is_av_container(head) or head.startswith(_SOUNDFILE_MAGIC):
         remedy = "Record, download or convert it again."
         remedy += "" if has_av else f" If it plays elsewhere, its codec may need {_AV_INSTALL}"
-        return _error(label, f"it is damaged or cut off ({_plain_reason(reason)}).", remedy)
-    return _error(label, f"its content is no audio that can be read ({_plain_reason(reason)}).", formats)
+        return audio_error(label, f"it is damaged or cut off ({_plain_reason(reason)}).", remedy)
+    return audio_error(label, f"its content is no audio that can be read ({_plain_reason(reason)}).", formats)
 
 
 def _plain_reason(reason: str | None) -> str:

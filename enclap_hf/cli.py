@@ -24,26 +24,26 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_caption_command(commands) -> None:
     """`enclap caption`."""
-    from . import caption_command
+    from .commands import caption
 
     parser = commands.add_parser(
         "caption",
         help="caption recordings",
         description="Caption recordings: files, folders (searched through) and patterns.",
-        epilog=caption_command.EXAMPLES,
+        epilog=caption.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    caption_command.add_caption_arguments(parser)
-    parser.set_defaults(run=caption_command.run_caption)
+    caption.add_caption_arguments(parser)
+    parser.set_defaults(run=caption.run_caption)
 
 
 def add_score_command(commands) -> None:
     """`enclap score`."""
-    from . import score_command
+    from .commands import score
 
     parser = commands.add_parser("score", help="score captions against references")
-    score_command.add_score_arguments(parser)
-    parser.set_defaults(run=score_command.run_score)
+    score.add_score_arguments(parser)
+    parser.set_defaults(run=score.run_score)
 
 
 def add_scenes_command(commands) -> None:
@@ -61,17 +61,17 @@ def add_scenes_command(commands) -> None:
 
 def add_convert_command(commands) -> None:
     """`enclap convert`."""
-    from . import convert_command
+    from .commands import convert
 
     parser = commands.add_parser(
         "convert",
         help="convert the published checkpoints, and compare with the original packages",
         description="Turn the published EnCLAP, CLAP and EnCodec weights into one repository for transformers.",
-        epilog=convert_command.EXAMPLES,
+        epilog=convert.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    convert_command.add_convert_arguments(parser)
-    parser.set_defaults(run=convert_command.run_convert)
+    convert.add_convert_arguments(parser)
+    parser.set_defaults(run=convert.run_convert)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,8 +25,8 @@ import torch
 from transformers import BartTokenizer, BertTokenizer, RobertaConfig, RobertaModel, RobertaTokenizer
 
 from .audio_loading import load_audio, resample_audio
+from .conversion.original_checkpoints import ConversionError, read_state_dict
 from .modeling_enclap import EnClapForConditionalGeneration
-from .original_checkpoints import ConversionError, read_state_dict
 from .processing_enclap import EnClapProcessor
 
 CLAP_SAMPLING_RATE = 48_000

@@ -19,10 +19,10 @@ import torch
 from transformers import HfArgumentParser
 
 from enclap_hf import DEFAULT_MODEL
-from enclap_hf.captioning_data import CaptionDataError, DataSource
-from enclap_hf.feature_shards import FeatureSettings
-from enclap_hf.prepared_features import MANIFEST
-from enclap_hf.training_setup import expand_recipe, load_training_processor, open_features
+from enclap_hf.training.captioning_data import CaptionDataError, DataSource
+from enclap_hf.training.feature_shards import FeatureSettings
+from enclap_hf.training.prepared_features import MANIFEST
+from enclap_hf.training.recipes import expand_recipe, load_training_processor, open_features
 
 
 @dataclass

@@ -24,19 +24,19 @@ import transformers
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments, set_seed
 
 from enclap_hf import DEFAULT_MODEL, DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
-from enclap_hf.captioning_data import CaptionDataError, parse_source, read_weights
-from enclap_hf.feature_shards import FeatureSettings
-from enclap_hf.prepared_features import PreparedClips
-from enclap_hf.trainer import EnClapTrainer, find_last_complete_checkpoint
-from enclap_hf.training_clips import ShownAudio, StreamedClips, TrainingClips
-from enclap_hf.training_report import CaptionScorer, StepTimes, make_model_card, write_predictions
-from enclap_hf.training_setup import (
+from enclap_hf.training.captioning_data import CaptionDataError, parse_source, read_weights
+from enclap_hf.training.clips import ShownAudio, StreamedClips, TrainingClips
+from enclap_hf.training.feature_shards import FeatureSettings
+from enclap_hf.training.prepared_features import PreparedClips
+from enclap_hf.training.recipes import (
     build_captioner,
     expand_recipe,
     load_training_processor,
     open_features,
     read_model_type,
 )
+from enclap_hf.training.report import CaptionScorer, StepTimes, make_model_card, write_predictions
+from enclap_hf.training.trainer import EnClapTrainer, find_last_complete_checkpoint
 
 logger = logging.getLogger("run_captioning")
 

@@ -9,8 +9,8 @@ A smoke run on a CPU, about a minute:
 
 The stages run in the order of `STAGES`, codec and CLAP tower side by side; each reads what the earlier ones left in the
 work folder, and a finished one is not run again, so a stopped run is taken up by the same command (within a stage:
-scenes and features by shards of 250 scenes, trainings from their start). `training_report.json`, written to both folders,
-has sizes, times and scores. The same seed, torch and number of processes give the same weights.
+scenes and features by shards of 250 scenes, trainings from their start). `training_report.json`, written to both
+folders, has sizes, times and scores. The same seed, torch and number of processes give the same weights.
 
 Distinctive choices: every clip is read as it is and damaged (level, treble, lossy codec, noise); the captioner's code
 embeddings start as a random projection of the codec's codebooks, so that alike codes start alike, and its positions as

@@ -12,11 +12,11 @@ import soundfile
 import torch
 
 from enclap_hf import audio_loading
+from enclap_hf.audio_files import find_audio_files
 from enclap_hf.audio_loading import (
     AudioLoadError,
     LoadedAudio,
     as_audio_batch,
-    find_audio_files,
     load_audio,
     resample_audio,
 )
@@ -681,83 +681,3 @@ def test_resampling_keeps_at_least_one_sample():
 def test_resampling_refuses_what_it_cannot_resample(samples, rates):
     with pytest.raises(ValueError, match="expected"):
         resample_audio(samples, *rates)
-
-
-# Finding files
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    names = ["b.wav", "a.WAV", "c.m4a", "notes.txt", ".hidden.wav", "._a.wav", "sub/d.flac", "sub/deep/e.mp3"]
-    names += [".git/x.wav", "take [1]/f.wav", "song [live].ogg", "it's.opus", "empty/readme.md"]
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-ALL_FILES = [
-    "a.WAV",
-    "b.wav",
-    "c.m4a",
-    "it's.opus",
-    "song [live].ogg",
-    "sub/d.flac",
-    "sub/deep/e.mp3",
-    "take [1]/f.wav",
-]
-FOUND = {
-    "a file": (["b.wav"], ["b.wav"]),
-    "a file of any extension": (["notes.txt"], ["notes.txt"]),
-    "a missing file": (["not there.wav"], ["not there.wav"]),
-    "a URL": (["https://example.com/*.wav?x"], ["https://example.com/*.wav?x"]),
-    "a folder": (["sub"], ["sub/d.flac", "sub/deep/e.mp3"]),
-    "a folder with a slash": (["sub/"], ["sub/d.flac", "sub/deep/e.mp3"]),
-    "a folder with brackets": (["take [1]"], ["take [1]/f.wav"]),
-    "a file with brackets": (["song [live].ogg"], ["song [live].ogg"]),
-    "a file with a quote": (["it's.opus"], ["it's.opus"]),
-    "a pattern": (["*.wav"], ["b.wav"]),
-    "a pattern that also matches other files": (["*"], ALL_FILES),
-    "a pattern across folders": (["**/*.mp3"], ["sub/deep/e.mp3"]),
-    "a pattern in a folder with brackets": (["take [1]/*.wav"], ["take [1]/f.wav"]),
-    "brackets as a pattern": (["[bc].*"], ["b.wav", "c.m4a"]),
-    "arguments in their order": (["sub", "c.m4a", "b.wav"], ["sub/d.flac", "sub/deep/e.mp3", "c.m4a", "b.wav"]),
-    "each file once": (["b.wav", "./b.wav", "*.wav", "b.wav"], ["b.wav"]),
-    "one string": ("b.wav", ["b.wav"]),
-    "one path": (pathlib.Path("sub"), ["sub/d.flac", "sub/deep/e.mp3"]),
-    "nothing": ([], []),
-}
-
-
-@pytest.mark.parametrize("case", FOUND)
-def test_files_are_found(case, folder):
-    paths, expected = FOUND[case]
-    assert find_audio_files(paths) == [name.replace("/", os.sep) if "://" not in name else name for name in expected]
-
-
-def test_a_whole_folder_is_searched_in_order(folder):
-    assert find_audio_files([folder]) == sorted(str(folder / name) for name in ALL_FILES)
-
-
-def test_linked_folders_are_entered_once(folder):
-    try:
-        (folder / "sub" / "up").symlink_to(folder / "sub", target_is_directory=True)
-        (folder / "link").symlink_to(folder / "take [1]", target_is_directory=True)
-    except OSError as error:
-        pytest.skip(f"no links here: {error}")
-    assert find_audio_files(["sub"]) == FOUND["a folder"][1]
-    assert find_audio_files(["link"]) == [os.path.join("link", "f.wav")]
-
-
-@pytest.mark.parametrize(
-    "path, problem, remedy",
-    [
-        ("empty", "the folder holds no audio file", "Looked for .wav"),
-        ("*.xyz", "as a pattern it matches none", "Check its spelling"),
-        ("*.txt", "matches 1 files and folders, none of them audio", "Check its spelling"),
-        ("song [dead].ogg", "no file has this name", "Check its spelling"),
-    ],
-)
-def test_finding_nothing_is_an_error(path, problem, remedy, folder):
-    assert_helpful(lambda: find_audio_files(["b.wav", path]), f"`{path}`", problem, remedy)

@@ -9,7 +9,7 @@ import soundfile
 
 from conftest import make_clip
 from enclap_hf import load_audio
-from enclap_hf.captioning_data import (
+from enclap_hf.training.captioning_data import (
     BadClip,
     CaptionDataError,
     DataSource,
@@ -272,7 +272,7 @@ def test_weights_are_of_all_data_sets_or_of_none():
 def test_a_streamed_dataset_gives_every_clip_once_over_its_shards(tmp_path):
     import datasets
 
-    from enclap_hf.captioning_data import stream_clips
+    from enclap_hf.training.captioning_data import stream_clips
 
     names = [str(tmp_path / f"{i}.wav") for i in range(5)]
     captions = [f"c{i}" for i in range(5)]

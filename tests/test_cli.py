@@ -13,8 +13,8 @@ import soundfile
 from transformers import pipeline
 
 from conftest import build_model, build_processor, make_clip
-from enclap_hf import caption_command
 from enclap_hf.cli import main
+from enclap_hf.commands import caption as caption_command
 
 RATE = 24_000
 

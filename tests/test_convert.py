@@ -14,8 +14,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from conftest import make_clip
 from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.cli import main
-from enclap_hf.convert_original_checkpoints import convert_checkpoints, write_original
-from enclap_hf.original_checkpoints import ConversionError
+from enclap_hf.conversion.convert_original_checkpoints import convert_checkpoints, write_original
+from enclap_hf.conversion.original_checkpoints import ConversionError
 from original_formats import (
     PUBLISHED,
     build_tiny_codec,
@@ -296,7 +296,7 @@ def test_a_failure_while_writing_leaves_the_old_output(sources, tmp_path, monkey
     def fail(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("enclap_hf.convert_original_checkpoints.write_card", fail)
+    monkeypatch.setattr("enclap_hf.conversion.convert_original_checkpoints.write_card", fail)
     with pytest.raises(OSError, match="No space left"):
         convert_checkpoints(output=str(output), **sources, overwrite=True)
     assert os.listdir(tmp_path) == ["out"] and os.listdir(output) == ["old.txt"]

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from enclap_hf.convert_original_checkpoints import convert_checkpoints
-from enclap_hf.original_checkpoints import ConversionError, read_state_dict, rewrite_in_protocol_2
+from enclap_hf.conversion.convert_original_checkpoints import convert_checkpoints
+from enclap_hf.conversion.original_checkpoints import ConversionError, read_state_dict, rewrite_in_protocol_2
 from original_formats import (
     PUBLISHED,
     build_tiny_codec,

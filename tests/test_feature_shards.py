@@ -15,11 +15,11 @@ import torch
 
 from conftest import build_clap, build_codec, build_feature_extractor, build_model, build_tokenizer, make_clip
 from enclap_hf import EnClapProcessor, feature_shards
-from enclap_hf.captioning_data import CaptionDataError, Clip, DataSource, read_clips
-from enclap_hf.feature_shards import FeatureSettings, prepare_features
 from enclap_hf.hub_export import save_repository
-from enclap_hf.prepared_features import PreparedClips, is_prepared, read_manifest
-from enclap_hf.training_clips import ShownAudio, TrainingClips
+from enclap_hf.training.captioning_data import CaptionDataError, Clip, DataSource, read_clips
+from enclap_hf.training.clips import ShownAudio, TrainingClips
+from enclap_hf.training.feature_shards import FeatureSettings, prepare_features
+from enclap_hf.training.prepared_features import PreparedClips, is_prepared, read_manifest
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "examples", "prepare_features.py")
 SETTINGS = FeatureSettings(num_codebooks=4, shard_size=3)

@@ -8,9 +8,9 @@ import random
 import numpy as np
 import pytest
 
+from enclap_hf.commands.score import main
 from enclap_hf.metrics import AudioCaptioningMetrics
 from enclap_hf.metrics.significance import bootstrap_interval, paired_permutation_test
-from enclap_hf.score_command import main
 
 CLIPS = [
     ('dog, "night".wav', "a dog barks at night", ["a dog barks", "a dog is barking, loudly"]),

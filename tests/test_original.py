@@ -20,8 +20,8 @@ from conftest import make_clip
 from enclap_hf import EnClapFeatureExtractor
 from enclap_hf.audio_encoders import AudioEncoders
 from enclap_hf.cli import main
-from enclap_hf.original_checkpoints import ConversionError, read_state_dict
-from enclap_hf.original_tensor_maps import convert_clap_tensors, convert_encodec_tensors
+from enclap_hf.conversion.original_checkpoints import ConversionError, read_state_dict
+from enclap_hf.conversion.original_tensor_maps import convert_clap_tensors, convert_encodec_tensors
 from original_formats import PUBLISHED, MelSpectrogram, install_stand_ins
 
 missing = [name for name in ("encodec", "laion_clap") if importlib.util.find_spec(name) is None]
@@ -254,7 +254,7 @@ def test_verifying_needs_original_files():
 
 def test_converting_imports_neither_package():
     code = (
-        "import sys, enclap_hf.convert_original_checkpoints, enclap_hf.convert_command; "
+        "import sys, enclap_hf.conversion.convert_original_checkpoints, enclap_hf.commands.convert; "
         "print({'encodec', 'laion_clap'} & {*sys.modules})"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -24,7 +24,7 @@ from transformers import (
 from conftest import CAPTIONS, build_model, build_processor, build_tokenizer, make_clip
 from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.hub_export import save_repository
-from enclap_hf.training_setup import build_captioner, expand_recipe
+from enclap_hf.training.recipes import build_captioner, expand_recipe
 
 EXAMPLES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "examples")
 RECIPES = os.path.join(EXAMPLES, "recipes")

@@ -13,8 +13,8 @@ from transformers import Seq2SeqTrainingArguments
 
 from conftest import build_config, build_model, build_tokenizer
 from enclap_hf import DataCollatorForEnClap
-from enclap_hf.clip_batches import ClipBatchSampler, KeyedClips, draw_epoch
-from enclap_hf.trainer import EnClapTrainer, find_last_complete_checkpoint
+from enclap_hf.training.clip_batches import ClipBatchSampler, KeyedClips, draw_epoch
+from enclap_hf.training.trainer import EnClapTrainer, find_last_complete_checkpoint
 
 FIRST_STEP_RTOL = 1e-5  # float32 sums in another order
 

@@ -22,9 +22,9 @@ import torch
 from transformers import Seq2SeqTrainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..hub_export import add_remote_code
+from ..losses_enclap import IGNORED_TARGET
 from .clip_batches import STRATEGIES, ClipBatchSampler, KeyedClips
-from .hub_export import add_remote_code
-from .losses_enclap import IGNORED_TARGET
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ class EnClapTrainer(Seq2SeqTrainer):
     Args:
         args, kwargs: those of `Seq2SeqTrainer`. `data_collator` is the one for training; evaluation uses its
             `for_evaluation()`. A `train_dataset` may have `lengths` (codec frames of each clip), `sizes` and `weights`
-            (see [`~enclap_hf.clip_batches.draw_epoch`]) and `draw(index, rng)`, as
-            [`~enclap_hf.training_clips.TrainingClips`] has.
+            (see [`~enclap_hf.training.clip_batches.draw_epoch`]) and `draw(index, rng)`, as
+            [`~enclap_hf.training.clips.TrainingClips`] has.
         max_frames_per_batch: token budget: a process's batch holds as many clips as fit into so many codec frames,
             padding included. None takes `per_device_train_batch_size` clips.
         model_card: text of README.md; None leaves the card to `Seq2SeqTrainer`.

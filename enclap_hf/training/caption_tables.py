@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .audio_loading import AUDIO_EXTENSIONS
+from ..audio_loading import AUDIO_EXTENSIONS
 
 PATH_COLUMNS = ("file_path", "file_name", "audio", "audio_path", "path", "file", "filename", "id")
 CAPTION_COLUMNS = ("caption", "captions", "text")

@@ -12,12 +12,12 @@ import json
 import sys
 from pathlib import Path
 
-from .metrics.audio_captioning_metrics import AudioCaptioningMetrics
-from .metrics.caption_files import CaptionRow, check_names, match_references, read_caption_file
-from .metrics.caption_scores import CaptionScores
-from .metrics.java_runtime import MetricUnavailableError
-from .metrics.metric_sets import METRIC_SETS
-from .metrics.significance import POOLED_METRICS, bootstrap_interval, paired_permutation_test
+from ..metrics.audio_captioning_metrics import AudioCaptioningMetrics
+from ..metrics.caption_files import CaptionRow, check_names, match_references, read_caption_file
+from ..metrics.caption_scores import CaptionScores
+from ..metrics.java_runtime import MetricUnavailableError
+from ..metrics.metric_sets import METRIC_SETS
+from ..metrics.significance import POOLED_METRICS, bootstrap_interval, paired_permutation_test
 
 NUM_PERMUTATIONS = 10_000
 

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCardData
 from transformers import TrainerCallback
 
-from .metrics import AudioCaptioningMetrics
+from ..metrics import AudioCaptioningMetrics
 
 # Steps at the start whose time is not typical: kernels are chosen, caches are filled.
 _NUM_WARM_UP_STEPS = 3

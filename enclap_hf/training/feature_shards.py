@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .audio_loading import AudioLoadError, load_audio
+from ..audio_loading import AudioLoadError, load_audio
 from .caption_tables import BadClip, CaptionDataError, Clip
 from .captioning_data import check_bad_share
 from .prepared_features import MANIFEST, check_encoders, describe_encoders, is_prepared, read_manifest

@@ -24,15 +24,15 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoTokenizer, BartTokenizer, ClapAudioModelWithProjection, EncodecModel
 
-from .configuration_enclap import EnClapConfig
-from .feature_extraction_enclap import EnClapFeatureExtractor
-from .hub_export import save_repository
-from .modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
+from ..configuration_enclap import EnClapConfig
+from ..feature_extraction_enclap import EnClapFeatureExtractor
+from ..hub_export import save_repository
+from ..modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
+from ..processing_enclap import EnClapProcessor
+from ..version import __version__
 from .original_checkpoints import ConversionError, read_state_dict
 from .original_tensor_maps import convert_clap_tensors, convert_encodec_tensors
-from .processing_enclap import EnClapProcessor
 from .published_captioner import WEIGHT_FILES, find_weights, make_original_config, read_captioner
-from .version import __version__
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import os
 
 import torch
 
-from .configuration_enclap import EnClapConfig
-from .modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
+from ..configuration_enclap import EnClapConfig
+from ..modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
 from .original_checkpoints import ConversionError, read_json, read_state_dict
 from .original_tensor_maps import SIZE_ERRORS, count_modules, load_strictly, shape_of
 

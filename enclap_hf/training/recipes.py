@@ -8,13 +8,13 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoTokenizer
 
+from ..configuration_enclap import EnClapConfig
+from ..feature_extraction_enclap import EnClapFeatureExtractor
+from ..modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
+from ..processing_enclap import EnClapProcessor
 from .captioning_data import DataSource, count_rows, read_clips
-from .configuration_enclap import EnClapConfig
-from .feature_extraction_enclap import EnClapFeatureExtractor
 from .feature_shards import FeatureSettings, prepare_features
-from .modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
 from .prepared_features import PreparedClips, is_prepared, read_manifest
-from .processing_enclap import EnClapProcessor
 
 RECIPE_EXTENSIONS = (".json", ".yaml", ".yml")
 # Fields of a BART's configuration that are not sizes.
@@ -184,7 +184,7 @@ def open_features(
         max_clips: take the first clips only.
         process_index: this process; each does its part and waits for the others.
         num_processes: processes that call this.
-        preparation: further arguments of [`~enclap_hf.feature_shards.prepare_features`].
+        preparation: further arguments of [`~enclap_hf.training.feature_shards.prepare_features`].
     """
     if read_manifest(source.path) is not None:
         return PreparedClips(source.path, processor)

@@ -82,7 +82,8 @@ def run_caption(args: argparse.Namespace) -> int:
 
 def find_recordings(arguments: list[str]) -> tuple[list[str], int]:
     """Audio files of all arguments, each once, and how many arguments had none, which are said."""
-    from .audio_loading import AudioLoadError, find_audio_files
+    from ..audio_files import find_audio_files
+    from ..audio_loading import AudioLoadError
 
     found, num_failed = {}, 0
     for argument in arguments:
@@ -103,7 +104,7 @@ def complain(error: Exception) -> int:
 
 def describe_default_model() -> str:
     """What the model inside the package knows, in one line."""
-    from .sound_scenes import SOUND_KINDS
+    from ..sound_scenes import SOUND_KINDS
 
     return (
         f"Using the package's own small model: it knows {len(SOUND_KINDS)} kinds of synthesised sounds only. "
@@ -157,7 +158,7 @@ def load_pipeline(args: argparse.Namespace):
     import transformers
     from transformers import pipeline
 
-    from . import DEFAULT_MODEL
+    from .. import DEFAULT_MODEL
 
     transformers.utils.logging.disable_progress_bar()
     return pipeline(
@@ -174,7 +175,7 @@ def write_captions(args: argparse.Namespace, paths: list[str], caption) -> int:
     """Caption all paths, write a row for each as it comes, and return how many failed."""
     from tqdm import tqdm
 
-    from .pipeline import ClipDataset
+    from ..pipeline import ClipDataset
 
     options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     options = {name: value for name, value in options.items() if value is not None}

@@ -49,7 +49,7 @@ def run_convert(args: argparse.Namespace) -> int:
         return complain(problem)
     import transformers
 
-    from .original_checkpoints import ConversionError
+    from ..conversion.original_checkpoints import ConversionError
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
@@ -66,7 +66,7 @@ def run_convert(args: argparse.Namespace) -> int:
 
 def run_steps(args: argparse.Namespace) -> int:
     """The wanted steps, in their order."""
-    from .convert_original_checkpoints import convert_checkpoints, write_original
+    from ..conversion.convert_original_checkpoints import convert_checkpoints, write_original
 
     status = 0
     if args.to_original:
@@ -115,8 +115,9 @@ def complain(problem: object) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Compare with the original packages and print a line per recording; 1 if one differs."""
-    from .audio_loading import AudioLoadError, find_audio_files
-    from .original import OriginalPackages, compare_recording, describe_comparison, load_converted
+    from ..audio_files import find_audio_files
+    from ..audio_loading import AudioLoadError
+    from ..original import OriginalPackages, compare_recording, describe_comparison, load_converted
 
     try:
         paths = find_audio_files(args.verify)

@@ -136,7 +136,7 @@ def find_table(path: str) -> str | None:
 
 def write_scene_table(path: str, source: DataSource, show_progress: bool) -> str:
     """Write sound scenes unless they are there; returns their table, in Clotho's layout."""
-    from .sound_scenes import write_scenes
+    from ..sound_scenes import write_scenes
 
     table = os.path.join(path, "captions.csv")
     if count_rows(table) != source.num_scenes:
