@@ -23,7 +23,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["enclap_hf", "enclap_hf.*"]),
-    package_data={"enclap_hf": ["default_model/*", "default_model/*/*", "metrics/*", "metrics/java/*"]},
+    package_data={
+        "enclap_hf": ["model_card_template.md", "default_model/*", "default_model/*/*", "metrics/*", "metrics/java/*"]
+    },
     install_requires=[
         "torch>=2.6",
         "transformers>=5.0,<6",

@@ -6,24 +6,34 @@
 
 The scenes come from seeds that training never uses. Each condition is captioned anew: as they are (greedy, then with
 beam search, each clip alone), 12 dB quieter, through a 16 kHz stereo mp3-like degradation, and in batches of mixed
-lengths.
+lengths. First, captioning is timed on one thread, and the recordings of `examples/sounds` are captioned for the card.
 """
 
 import json
+import platform
+import statistics
+import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from tqdm import tqdm
 from transformers import HfArgumentParser, pipeline
 
 from enclap_hf import DEFAULT_MODEL
 from enclap_hf.metrics import cider_d
 from enclap_hf.model_card import format_scores
+from enclap_hf.model_card_makers import list_scene_rows
 from enclap_hf.sound_scenes import Scene, degrade_audio, make_scene, parse_caption
+from enclap_hf.version import __version__
+
+SOUNDS = Path(__file__).parent / "sounds"
+NUM_TIMED_CLIPS, NUM_WARM_UP_CLIPS, TIMED_CLIP_S = 20, 3, 5.0
 
 
 @dataclass
@@ -78,6 +88,41 @@ def caption_seeds(seeds: range, condition: Condition, model: str, show_progress:
     return [result["text"] for result in bar]
 
 
+def measure_speed(model: str, num_beams: int, first_seed: int) -> dict:
+    """Time the pipeline on one thread, clip by clip; the first ones, which load and warm up, do not count."""
+    torch.set_num_threads(1)
+    caption = pipeline("audio-captioning", model=model)
+    seconds = []
+    for seed in range(first_seed, first_seed + NUM_WARM_UP_CLIPS + NUM_TIMED_CLIPS):
+        scene = make_scene(seed, num_events=1 + seed % 2, duration_s=TIMED_CLIP_S)
+        began = time.perf_counter()
+        caption({"array": scene.audio, "sampling_rate": scene.sampling_rate}, num_beams=num_beams)
+        seconds.append(time.perf_counter() - began)
+    return {
+        "seconds_per_clip": round(statistics.median(seconds[NUM_WARM_UP_CLIPS:]), 4),
+        "clip_s": TIMED_CLIP_S,
+        "num_clips": NUM_TIMED_CLIPS,
+        "num_threads": 1,
+        "num_beams": num_beams,
+        "cpu": read_cpu_name(),
+    }
+
+
+def read_cpu_name() -> str:
+    """The processor's name, or the machine's kind where the system does not tell."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def caption_examples(model: str, num_beams: int) -> dict[str, str]:
+    """Captions of the example recordings, by file name."""
+    paths = sorted(SOUNDS.iterdir())
+    results = pipeline("audio-captioning", model=model)([str(path) for path in paths], num_beams=num_beams)
+    return {path.name: result["text"] for path, result in zip(paths, results, strict=True)}
+
+
 def score_captions(scenes: list[Scene], captions: list[str]) -> dict:
     """Precision and recall of named events by number of events, the share of right relations, and CIDEr-D.
 
@@ -127,6 +172,8 @@ def mean(values: list) -> float:
 def main() -> None:
     (args,) = HfArgumentParser(EvaluationArguments).parse_args_into_dataclasses()
     seeds = range(args.first_seed, args.first_seed + args.num_scenes)
+    speed = measure_speed(args.model, args.num_beams, args.first_seed)  # first, while nothing else runs
+    examples = caption_examples(args.model, args.num_beams)
     parts = [seeds[i :: args.num_processes] for i in range(args.num_processes)]
     scenes = [make_scene(seed) for part in parts for seed in tqdm(part, desc="scenes", leave=False)]
     rows = {}
@@ -138,10 +185,17 @@ def main() -> None:
             ]
             captions = [caption for future in futures for caption in future.result()]
             rows[condition.name] = score_captions(scenes, captions)
+    result = {
+        "num_scenes": args.num_scenes,
+        "first_seed": args.first_seed,
+        "conditions": rows,
+        "speed": speed,
+        "examples": examples,
+        "versions": {"enclap-hf": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+    }
     print(f"{args.num_scenes} scenes, seeds {seeds[0]} to {seeds[-1]}, {args.model}")
-    print(format_scores(rows))
+    print(format_scores(list_scene_rows(result)))
     if args.output:
-        result = {"num_scenes": args.num_scenes, "first_seed": args.first_seed, "conditions": rows}
         with open(args.output, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=2)
         print(f"Wrote {args.output}.")

@@ -17,13 +17,15 @@ import json
 import logging
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 import transformers
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments, set_seed
 
 from enclap_hf import DEFAULT_MODEL, DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
+from enclap_hf.model_card import CaptionerCard, Example, render_card, write_card
+from enclap_hf.model_card_makers import make_run_card
 from enclap_hf.training.captioning_data import CaptionDataError, parse_source, read_weights
 from enclap_hf.training.clips import ShownAudio, StreamedClips, TrainingClips
 from enclap_hf.training.feature_shards import FeatureSettings
@@ -35,13 +37,15 @@ from enclap_hf.training.recipes import (
     open_features,
     read_model_type,
 )
-from enclap_hf.training.report import CaptionScorer, StepTimes, make_model_card, write_predictions
+from enclap_hf.training.report import CaptionScorer, StepTimes, write_predictions
 from enclap_hf.training.trainer import EnClapTrainer, find_last_complete_checkpoint
 
 logger = logging.getLogger("run_captioning")
 
 # Kept out of uploads by its first letter.
 FEATURES_FOLDER = "_features"
+DATA_FIELDS = ("train_data", "validation_data", "test_data")
+NUM_EXAMPLES = 3  # recordings with their captions in the model card
 # Encoders beside a BART. The published captioners read another CLAP of the same kind, see recipes/README.md.
 PUBLISHED_CODEC, PUBLISHED_CLAP = "facebook/encodec_24khz", "laion/clap-htsat-fused"
 
@@ -259,9 +263,9 @@ def train(trainer: EnClapTrainer) -> None:
     trainer.save_state()
 
 
-def evaluate(trainer: EnClapTrainer, clips: dict) -> dict[str, dict[str, float]]:
-    """Caption and score validation and test clips; writes predictions_*.csv and returns the scores of each set."""
-    results, scorer = {}, trainer.compute_metrics
+def evaluate(trainer: EnClapTrainer, clips: dict) -> None:
+    """Caption and score validation and test clips; writes predictions_*.csv and adds the scores to all_results.json."""
+    scorer = trainer.compute_metrics
     for name in ("validation", "test"):
         if name not in clips:
             continue
@@ -271,53 +275,62 @@ def evaluate(trainer: EnClapTrainer, clips: dict) -> dict[str, dict[str, float]]
         metrics = trainer.predict(clips[name], metric_key_prefix=prefix).metrics
         metrics[f"{prefix}_samples"] = len(clips[name])
         trainer.log_metrics(prefix, metrics)
+        if scorer is not None:
+            metrics[f"{prefix}_metric_versions"] = scorer.versions
         trainer.save_metrics(prefix, metrics)
-        if scorer is None:
-            continue
-        results[name] = {"clips": len(clips[name]), **scorer.corpus}
-        if trainer.is_world_process_zero():
+        if scorer is not None and trainer.is_world_process_zero():
             path = os.path.join(trainer.args.output_dir, f"predictions_{name}.csv")
             write_predictions(path, clips[name].names, scorer.candidates, clips[name].references, scorer.per_clip)
-    return results
 
 
-def write_card(trainer: EnClapTrainer, model_args, data_args, scores: dict) -> None:
-    """Put the model card into the output directory; uploads take the same."""
-    args = trainer.args
+def make_card(trainer: EnClapTrainer, model_args, data_args, clips: dict) -> CaptionerCard:
+    """The model card, from the arguments and the results of the run."""
+    args, scorer = trainer.args, trainer.compute_metrics
     name = os.path.basename(os.path.normpath(args.output_dir))
-    is_ablation = not (model_args.use_codes and model_args.use_clap)
-    start = model_args.model_name_or_path
-    training = {
-        "data": ", ".join(parse_source(entry).path for entry in data_args.train_data) or "none",
-        "start": start or "random weights",
-        "steps": trainer.state.global_step,
-        "learning rate": f"{args.learning_rate}, {args.lr_scheduler_type}, {args.warmup_steps} warm-up",
-        "batch": f"{args.train_batch_size} clips x {args.gradient_accumulation_steps} x {args.world_size} processes",
-        "masked codec modelling": f"share {model_args.mcm_probability}, spans of {model_args.mcm_span} frames, weight "
-        f"{trainer.model.config.mcm_loss_weight}",
-        "seed": args.seed,
-    }
-    trainer.model_card = make_model_card(
+    recipe = {**args.to_dict(), **asdict(data_args), **asdict(model_args)}
+    recipe.update(
+        {key: [parse_source(entry).path for entry in recipe[key]] for key in DATA_FIELDS},
+        steps=trainer.state.global_step,
+        num_processes=args.world_size,
+        mcm_loss_weight=trainer.model.config.mcm_loss_weight,
+        label_smoothing=trainer.model.config.label_smoothing,
+    )
+    encoders = (trainer.processing_class.codec_source, trainer.processing_class.clap_source)
+    scored = clips.get("test", clips.get("validation"))
+    captioned = [] if scorer is None or scored is None else zip(scored.names, scorer.candidates, strict=True)
+    return make_run_card(
         name,
         args.hub_model_id or name,
+        recipe,
+        read_results(args.output_dir),
         trainer.model.num_parameters(),
-        scores,
-        training,
-        base_model=None if start is None or os.path.isdir(start) else start,
-        warning="An ablation, trained without codes or CLAP vector: not meant for use." if is_ablation else None,
+        encoders=[source["repo_id"] for source in encoders if "repo_id" in source],
+        examples=[Example(os.path.basename(clip), caption) for clip, caption in captioned][:NUM_EXAMPLES],
     )
-    trainer.create_model_card()
+
+
+def write_model_card(trainer: EnClapTrainer, model_args, data_args, clips: dict) -> None:
+    """Put the model card, and as JSON what its numbers are from, into the output directory; uploads take the same."""
+    if trainer.is_world_process_zero():
+        card, folder = make_card(trainer, model_args, data_args, clips), trainer.args.output_dir
+        write_card(card, os.path.join(folder, "README.md"), os.path.join(folder, "model_card.json"))
+        trainer.model_card = render_card(card)
+
+
+def read_results(folder: str) -> dict:
+    """all_results.json of a run; nothing where it has none."""
+    path = os.path.join(folder, "all_results.json")
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
 
 
 def report(trainer: EnClapTrainer) -> None:
     """Say what was written where, and how fast and large the run was."""
     if not trainer.is_world_process_zero():
         return
-    path = os.path.join(trainer.args.output_dir, "all_results.json")
-    results = {}
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            results = json.load(file)
+    results = read_results(trainer.args.output_dir)
     if "train_step_time_s" in results:
         print(
             f"Median step {results['train_step_time_s']:.3f} s, peak memory {results['train_peak_memory_gib']:.2f} GiB."
@@ -338,9 +351,9 @@ def main() -> None:
     trainer = build_trainer(model_args, data_args, training_args, model, processor, clips)
     if training_args.do_train:
         train(trainer)
-    scores = evaluate(trainer, clips)
+    evaluate(trainer, clips)
     if training_args.do_train:
-        write_card(trainer, model_args, data_args, scores)
+        write_model_card(trainer, model_args, data_args, clips)
     if training_args.push_to_hub:
         trainer.push_to_hub()
     report(trainer)

@@ -27,9 +27,10 @@ from transformers import AutoTokenizer, BartTokenizer, ClapAudioModelWithProject
 from ..configuration_enclap import EnClapConfig
 from ..feature_extraction_enclap import EnClapFeatureExtractor
 from ..hub_export import save_repository
+from ..model_card import CaptionerCard, write_card
+from ..model_card_makers import make_conversion_card
 from ..modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
 from ..processing_enclap import EnClapProcessor
-from ..version import __version__
 from .original_checkpoints import ConversionError, read_state_dict
 from .original_tensor_maps import convert_clap_tensors, convert_encodec_tensors
 from .published_captioner import WEIGHT_FILES, find_weights, make_original_config, read_captioner
@@ -40,54 +41,6 @@ DEFAULT_ENCODEC = "facebook/encodec_24khz"
 # The published inference names it in its code. BART-base has the same one.
 DEFAULT_TOKENIZER = "facebook/bart-large"
 NOT_FOUND_ERRORS = (OSError, ValueError, KeyError, RuntimeError)
-
-MODEL_CARD = """---
-library_name: transformers
-license: cc-by-nc-4.0
-tags:
-- audio
-- audio-captioning
-- enclap
----
-
-# EnCLAP audio captioner
-
-Writes one sentence about a sound recording. Converted from the published EnCLAP weights (Kim et al., "EnCLAP: Combining
-Neural Audio Codec and Audio-Text Joint Embedding for Automated Audio Captioning", ICASSP 2024,
-[arXiv 2401.17690](https://arxiv.org/abs/2401.17690)); the tensors of the captioner are the published ones, bit for bit.
-
-```python
-from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor
-
-model = EnClapForConditionalGeneration.from_pretrained("{repository}")
-processor = EnClapProcessor.from_pretrained("{repository}")
-captions = processor.batch_decode(model.generate(**processor(audio="recording.wav")))
-```
-
-## Licences
-
-| part | made by | licence |
-|---|---|---|
-| captioner | [EnCLAP](https://github.com/jaeyeonkim99/EnCLAP) | MIT |
-| `codec/` | [EnCodec weights](https://github.com/facebookresearch/encodec) | CC-BY-NC 4.0: no commercial use |
-| `clap/` | [LAION-CLAP](https://github.com/LAION-AI/CLAP) | CC0 |
-
-The strictest of them, CC-BY-NC 4.0, holds for the repository as a whole.
-
-## How it was made
-
-With `enclap convert` of [enclap-hf](https://pypi.org/project/enclap-hf/) {version}, from:
-
-{sources}
-
-* Captioner: {num_codebooks} codebooks of {codec_vocab_size} codes, CLAP vectors of {clap_dim}, width {d_model},
-  {encoder_layers} + {decoder_layers} layers.
-* CLAP tower: {fusion}. Log-mel from {frequency_min:g} to {frequency_max:g} Hz, samples rounded to 16 bits, as in
-  training.
-* Decoding: {decoding}.
-* What CLAP sees of clips over {clap_window_s:g} s was drawn at random by the published system. Here it is always the
-  same: the same recording has the same caption every time.
-"""
 
 
 @dataclass
@@ -124,7 +77,8 @@ def convert_checkpoints(
     logger.info("Writing %s", output)
     with staged_folder(output, overwrite) as folder:
         save_repository(parts.model, parts.processor, folder)
-        write_card(parts, folder, os.path.basename(os.path.abspath(output)))
+        card = make_card(parts, os.path.basename(os.path.abspath(output)))
+        write_card(card, os.path.join(folder, "README.md"), os.path.join(folder, "model_card.json"))
 
 
 def read_parts(enclap: str, clap: str, encodec: str, tokenizer: str | None) -> Parts:
@@ -285,21 +239,10 @@ def staged_folder(output: str, overwrite: bool) -> Iterator[str]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_card(parts: Parts, folder: str, repository: str) -> None:
-    """Write the model card."""
-    extractor = parts.processor.feature_extractor
-    with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as file:
-        file.write(
-            MODEL_CARD.format(
-                repository=repository,
-                version=__version__,
-                sources="\n".join(parts.sources),
-                fusion="with fusion" if extractor.long_clips == "fusion" else "without fusion",
-                decoding=", ".join(f"{name} {value}" for name, value in PUBLISHED_DECODING.items()),
-                **{name: getattr(extractor, name) for name in ("frequency_min", "frequency_max", "clap_window_s")},
-                **parts.model.config.to_dict(),
-            )
-        )
+def make_card(parts: Parts, repository: str) -> CaptionerCard:
+    """The model card."""
+    model, front_end = parts.model.config.to_dict(), parts.processor.feature_extractor.to_dict()
+    return make_conversion_card(repository, parts.sources, model, front_end, PUBLISHED_DECODING)
 
 
 def describe_file(path: str) -> str:

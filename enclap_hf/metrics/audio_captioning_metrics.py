@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from ..version import __version__
 from .caption_checks import check_captions
 from .caption_scores import CaptionScores
 from .java_runtime import MetricUnavailableError, find_java, java_version
@@ -118,13 +119,13 @@ class AudioCaptioningMetrics:
 
     def _versions(self, scores: dict[str, float]) -> dict[str, str]:
         """Versions of what took part in the scores."""
-        versions = {"python": platform.python_version()}
-        packages = ["enclap-hf"]
+        versions = {"python": platform.python_version(), "enclap-hf": __version__}
+        packages = []
         if {"meteor", "spice"} & scores.keys():
             versions["java"] = java_version(self.java or find_java())
             packages.append("pycocoevalcap")
         if "spice" in scores:
-            versions["corenlp"] = "3.6.0"
+            versions |= {"spice": "1.0", "corenlp": "3.6.0"}
         if "meteor" in scores:
             versions["meteor"] = "1.5"
         if {"sbert_similarity", "fluency_error_rate", "fense", "spider_fl", "clap_similarity"} & scores.keys():

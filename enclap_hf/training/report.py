@@ -1,4 +1,4 @@
-"""What a training run says about itself: scores of its captions, step time and memory, predictions, a model card."""
+"""What a training run says about itself: scores of its captions, step time and memory, predictions."""
 
 import csv
 import json
@@ -10,40 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from huggingface_hub import EvalResult, ModelCardData
 from transformers import TrainerCallback
 
 from ..metrics import AudioCaptioningMetrics
 
 # Steps at the start whose time is not typical: kernels are chosen, caches are filled.
 _NUM_WARM_UP_STEPS = 3
-TASK = ("audio-captioning", "Audio captioning")
-
-_CARD = """---
-{data}
----
-
-# {name}
-
-An [EnCLAP](https://arxiv.org/abs/2401.17690) audio captioner of {num_parameters:.1f} M parameters: it writes one
-sentence about a sound recording. Trained with [enclap-hf](https://pypi.org/project/enclap-hf/).
-
-```python
-from transformers import pipeline
-import enclap_hf
-
-caption = pipeline("audio-captioning", model="{repo_id}")
-print(caption("recording.wav"))
-```
-
-## Scores
-
-{scores}
-
-## Training
-
-{training}
-"""
 
 
 class CaptionScorer:
@@ -59,6 +31,7 @@ class CaptionScorer:
         references: of the set that is evaluated, clip by clip; set it before.
         candidates, corpus: captions and corpus scores of the last evaluation.
         per_clip: its scores of each clip, on the main process.
+        versions: of what scored it, on the main process.
     """
 
     def __init__(self, processor, metrics: str):
@@ -67,6 +40,7 @@ class CaptionScorer:
         self.candidates: list[str] = []
         self.corpus: dict[str, float] = {}
         self.per_clip: dict[str, list[float]] = {}
+        self.versions: dict[str, str] = {}
 
     def __call__(self, prediction) -> dict[str, float]:
         """Score `prediction.predictions`, token ids (clips, S), padded with negative ids or the pad token."""
@@ -76,7 +50,7 @@ class CaptionScorer:
         corpus = [None]
         if not is_distributed or torch.distributed.get_rank() == 0:
             scores = self.metrics.compute(predictions=self.candidates, references=self.references)
-            corpus, self.per_clip = [dict(scores.corpus)], scores.per_clip
+            corpus, self.per_clip, self.versions = [dict(scores.corpus)], scores.per_clip, scores["versions"]
         if is_distributed:
             torch.distributed.broadcast_object_list(corpus)
         self.corpus = corpus[0]
@@ -136,59 +110,3 @@ def write_predictions(
         writer.writerow(["file_name", "candidate", "references", *per_clip])
         for name, candidate, texts, *scores in zip(names, candidates, references, *per_clip.values(), strict=True):
             writer.writerow([name, candidate, json.dumps(list(texts), ensure_ascii=False), *scores])
-
-
-def make_model_card(
-    name: str,
-    repo_id: str,
-    num_parameters: int,
-    scores: dict[str, dict[str, float]],
-    training: dict[str, object],
-    base_model: str | None = None,
-    warning: str | None = None,
-) -> str:
-    """Write the text of README.md.
-
-    Args:
-        name: the model's.
-        repo_id: what a user passes to load it.
-        num_parameters: of the captioner.
-        scores: data set -> metric -> score; `clips` is their number.
-        training: what was trained on and how, in the order of a list.
-        base_model: Hub repository that training started from.
-        warning: first sentence of the scores, for models that are not meant for use.
-    """
-    results = [
-        EvalResult(TASK[0], data, data, metric, score, task_name=TASK[1])
-        for data, metrics in scores.items()
-        for metric, score in metrics.items()
-        if metric != "clips"
-    ]
-    data = ModelCardData(
-        language="en",
-        library_name="transformers",
-        tags=["audio-captioning", "enclap"],
-        base_model=base_model,
-        model_name=name if results else None,
-        eval_results=results or None,
-    )
-    return _CARD.format(
-        data=data.to_yaml(),
-        name=name,
-        num_parameters=num_parameters / 1e6,
-        repo_id=repo_id,
-        scores=(f"{warning}\n\n" if warning else "") + format_scores(scores),
-        training="\n".join(f"* {key}: {value}" for key, value in training.items()),
-    )
-
-
-def format_scores(scores: dict[str, dict[str, float]]) -> str:
-    """Scores as a Markdown table, a data set a row."""
-    if not scores:
-        return "No evaluation was run."
-    names = list(dict.fromkeys(name for metrics in scores.values() for name in metrics))
-    lines = [f"| data set | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
-    for data, metrics in scores.items():
-        cells = [f"{metrics[name]:.4g}" if name in metrics else "-" for name in names]
-        lines.append(f"| {data} | {' | '.join(cells)} |")
-    return "\n".join(lines)
