@@ -43,7 +43,7 @@ INTENDED_USE = (
 LIMITS = (
     "It writes in the style of its training captions; speech is named as a sound, not transcribed.",
     "Sounds that training hardly had are named as the nearest known ones, with no sign of doubt.",
-    "Counts, and the order of more than a few events, are often wrong.",
+    "How often its counts and its order of events are right was not measured; do not rely on them.",
 )
 
 
@@ -243,8 +243,8 @@ def format_table(heads: Sequence[str], rows: Sequence[Sequence]) -> str:
     """A Markdown table; nothing where there are no rows."""
     if not rows:
         return ""
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(map(format_cell, row))} |" for row in rows)])
+    first, *others = (f"| {' | '.join(map(format_cell, row))} |" for row in (heads, *rows))
+    return "\n".join([first, "|---" * len(heads) + "|", *others])
 
 
 def format_cell(value: object) -> str:

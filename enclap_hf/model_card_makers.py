@@ -285,8 +285,8 @@ def make_default_card(folder: str) -> CaptionerCard:
         metric_versions=evaluation.get("versions", {}),
         speed=describe_captioning_speed(evaluation),
         training_data=f"{num_scenes:,} sound scenes, synthesised by `enclap_hf.sound_scenes`: events one after "
-        "another, together, or over a background, with captions from a grammar that knows what was placed. They were also "
-        "heard damaged: quieter, band-limited, mp3-like, with noise. No recording and no pretrained weight was used.",
+        "another, together, or over a background, with captions from a grammar that knows what was placed. They were "
+        "also heard damaged: quieter, band-limited, mp3-like, with noise. No recording, and no pretrained weight.",
         recipe={name.replace("_", " "): value for name, value in run.items()}
         | {f"{stage}: minutes": entry["minutes"] for stage, entry in training.items() if "minutes" in entry},
         parts=list_default_parts(training, model, processor),

@@ -25,12 +25,11 @@ import transformers
 from tqdm import tqdm
 from transformers import HfArgumentParser, pipeline
 
-from enclap_hf import DEFAULT_MODEL
+from enclap_hf import DEFAULT_MODEL, version
 from enclap_hf.metrics import cider_d
 from enclap_hf.model_card import format_scores
 from enclap_hf.model_card_makers import list_scene_rows
 from enclap_hf.sound_scenes import Scene, degrade_audio, make_scene, parse_caption
-from enclap_hf.version import __version__
 
 SOUNDS = Path(__file__).parent / "sounds"
 NUM_TIMED_CLIPS, NUM_WARM_UP_CLIPS, TIMED_CLIP_S = 20, 3, 5.0
@@ -191,7 +190,11 @@ def main() -> None:
         "conditions": rows,
         "speed": speed,
         "examples": examples,
-        "versions": {"enclap-hf": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": {
+            "enclap-hf": version.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
     }
     print(f"{args.num_scenes} scenes, seeds {seeds[0]} to {seeds[-1]}, {args.model}")
     print(format_scores(list_scene_rows(result)))
