@@ -286,8 +286,9 @@ def make_default_card(folder: str) -> CaptionerCard:
         speed=describe_captioning_speed(evaluation),
         training_data=f"{num_scenes:,} sound scenes, synthesised by `enclap_hf.sound_scenes`: events one after "
         "another, together, or over a background, with captions from a grammar that knows what was placed. They were "
-        "also heard damaged: quieter, band-limited, mp3-like, with noise. No recording, and no pretrained weight.",
-        recipe={name.replace("_", " "): value for name, value in run.items()}
+        "also heard damaged: quieter, band-limited, mp3-like, with noise. No recording and no pretrained weight was "
+        "used.",
+        recipe={name.removeprefix("num_").replace("_", " "): value for name, value in run.items()}
         | {f"{stage}: minutes": entry["minutes"] for stage, entry in training.items() if "minutes" in entry},
         parts=list_default_parts(training, model, processor),
         how_made=f"""By
@@ -348,8 +349,9 @@ def describe_captioning_speed(evaluation: dict) -> str | None:
         return None
     speed = evaluation["speed"]
     return (
-        f"A clip of {speed['clip_s']:g} s takes {speed['seconds_per_clip']:.3f} s from samples to sentence on "
-        f"{speed['num_threads']} thread ({speed['cpu']}): the median of {speed['num_clips']} clips, one at a time."
+        f"A clip of {speed['clip_s']:g} s takes {speed['seconds_per_clip']:.3f} s from samples to sentence, with a "
+        f"beam of {speed['num_beams']}, on {speed['num_threads']} thread ({speed['cpu']}): the median of "
+        f"{speed['num_clips']} clips, one at a time."
     )
 
 

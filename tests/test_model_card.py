@@ -220,12 +220,21 @@ def test_the_default_card_does_without_note_speed_and_examples(tmp_path):
     bare = render_card(make_default_card(str(tmp_path)))
     assert "## Speed" not in bare and "## Examples" not in bare and "Scored with" not in bare
     assert "| a new setting | 77 |" in bare and bare.endswith("```\n")
-    evaluation["speed"] = {"seconds_per_clip": 0.4567, "clip_s": 5.0, "num_clips": 20, "num_threads": 1, "cpu": "a CPU"}
+    evaluation["speed"] = {
+        "seconds_per_clip": 0.4567,
+        "clip_s": 5.0,
+        "num_clips": 20,
+        "num_threads": 1,
+        "num_beams": 4,
+        "cpu": "a CPU",
+    }
     evaluation["versions"] = {"enclap-hf": "9.9.9"}
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
     card = render_card(make_default_card(str(tmp_path)))
     assert (
-        "A clip of 5 s takes 0.457 s" in card and "1 thread (a CPU)" in card and "Scored with enclap-hf 9.9.9." in card
+        "A clip of 5 s takes 0.457 s" in card
+        and "a beam of 4, on 1 thread (a CPU)" in card
+        and "Scored with enclap-hf 9.9.9." in card
     )
 
 
