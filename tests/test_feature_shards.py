@@ -14,8 +14,9 @@ import soundfile
 import torch
 
 from conftest import build_clap, build_codec, build_feature_extractor, build_model, build_tokenizer, make_clip
-from enclap_hf import EnClapProcessor, feature_shards
+from enclap_hf import EnClapProcessor
 from enclap_hf.hub_export import save_repository
+from enclap_hf.training import feature_shards
 from enclap_hf.training.captioning_data import CaptionDataError, Clip, DataSource, read_clips
 from enclap_hf.training.clips import ShownAudio, TrainingClips
 from enclap_hf.training.feature_shards import FeatureSettings, prepare_features
