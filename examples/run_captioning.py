@@ -110,6 +110,7 @@ class DataArguments:
     max_eval_clips: int | None = field(default=None, metadata={"help": "the same for validation and test"})
     feature_batch_size: int = field(default=16, metadata={"help": "clips encoded at a time"})
     feature_workers: int = field(default=0, metadata={"help": "processes that read recordings ahead"})
+    prepare_only: bool = field(default=False, metadata={"help": "prepare the features of all data sets and stop"})
     metrics: str = field(default="fast", metadata={"help": "set or name of metrics, see `enclap score --help`"})
 
 
@@ -334,6 +335,8 @@ def main() -> None:
     processor = load_processor(model_args, training_args.device)
     model = build_model(model_args, processor)
     clips = load_data(model_args, data_args, training_args, processor, model.config)
+    if data_args.prepare_only:
+        return
     processor.num_codebooks = model.config.num_codebooks  # features keep all, the model may read fewer
     trainer = build_trainer(model_args, data_args, training_args, model, processor, clips)
     if training_args.do_train:

@@ -157,7 +157,8 @@ def read_recording(clip: Clip, feature_extractor, settings: FeatureSettings) -> 
     try:
         loaded = load_audio(clip.audio, name=clip.name, max_duration_s=settings.max_duration_s)
     except AudioLoadError as error:
-        return BadClip(clip.name, " ".join(str(error).split()))
+        reason = " ".join(str(error).split())
+        return BadClip(clip.name, reason.removeprefix(f"`{clip.name}`: "))
     samples = {"array": loaded.samples, "sampling_rate": loaded.sampling_rate}
     return Clip(clip.name, "", clip.captions), dict(feature_extractor([samples]))
 
