@@ -35,7 +35,14 @@ from enclap_hf.training.recipes import (
     open_features,
     read_model_type,
 )
-from enclap_hf.training.report import CaptionScorer, StepTimes, make_model_card, write_predictions
+from enclap_hf.training.report import (
+    CaptionScorer,
+    StepTimes,
+    compare_evaluations,
+    describe_training,
+    make_model_card,
+    write_predictions,
+)
 from enclap_hf.training.trainer import EnClapTrainer, find_last_complete_checkpoint
 
 logger = logging.getLogger("run_captioning")
@@ -249,6 +256,7 @@ def train(trainer: EnClapTrainer) -> None:
     if checkpoint is not None:
         logger.info("Going on from %s.", checkpoint)
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    metrics.update(compare_evaluations(trainer.state.log_history, args.metric_for_best_model or "loss"))
     trainer.save_model(_internal_call=True)
     times = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, StepTimes))
     if not times.seconds:
@@ -319,10 +327,8 @@ def report(trainer: EnClapTrainer) -> None:
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             results = json.load(file)
-    if "train_step_time_s" in results:
-        print(
-            f"Median step {results['train_step_time_s']:.3f} s, peak memory {results['train_peak_memory_gib']:.2f} GiB."
-        )
+    for line in describe_training(results, trainer.args.metric_for_best_model or "loss"):
+        print(line)
     print(f"Wrote {trainer.args.output_dir}: model, processor, all_results.json, predictions_*.csv, README.md.")
     print(json.dumps(results))
 

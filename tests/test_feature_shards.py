@@ -63,6 +63,13 @@ def test_features_are_what_the_processor_gives_for_each_clip_alone(clips, tmp_pa
     ]
 
 
+def test_the_first_clips_alone_can_be_shown(clips, tmp_path, tiny_processor):
+    prepare(clips, tmp_path, tiny_processor)
+    whole, first = (PreparedClips(str(tmp_path), max_clips=number) for number in (100, 4))
+    assert len(whole) == 7 and first.names == whole.names[:4] and len(list(first)) == 4
+    np.testing.assert_array_equal(first[3]["audio_codes"], whole[3]["audio_codes"])
+
+
 def test_codes_of_a_clip_longer_than_the_window_are_kept_whole(tmp_path, tiny_processor):
     """Training draws its windows from them; the processor alone keeps the first 253 frames."""
     soundfile.write(tmp_path / "long.wav", make_clip(5.0), 24_000)

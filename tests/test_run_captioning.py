@@ -47,6 +47,14 @@ def test_from_a_folder_of_sounds_to_an_evaluated_repository_with_a_card(work, tm
     assert {"train_loss", "train_step_time_s", "train_peak_memory_gib", "eval_cider_d", "test_cider_d"} <= set(results)
     assert results["test_caption_loss"] > 0 and results["test_mcm_loss"] > 0
     printed = capsys.readouterr().out
+    with open(tmp_path / "trainer_state.json") as file:
+        logged = {
+            entry["step"]: entry["eval_cider_d"] for entry in json.load(file)["log_history"] if "eval_loss" in entry
+        }
+    assert [results[f"{place}_eval_step"] for place in ("first", "last")] == list(logged) == [2, 4]
+    assert [results[f"{place}_eval_cider_d"] for place in ("first", "last")] == list(logged.values())
+    first, last = (f"{logged[step]:.4f} after step {step}" for step in (2, 4))
+    assert f"cider_d of the validation clips: {first}, {last}" in printed
     assert "Median step" in printed and json.loads(printed.strip().splitlines()[-1]) == results
 
     model, processor = (cls.from_pretrained(str(tmp_path)) for cls in (EnClapForConditionalGeneration, EnClapProcessor))
@@ -259,35 +267,3 @@ def test_a_recipe_that_holds_no_arguments_is_refused(tmp_path):
     (tmp_path / "recipe.yaml").write_text("max_steps: 3\ntrain_data:\n- {path: a.csv}\nseed: null\n")
     expected = ["--max_steps", "3", "--train_data", '{"path": "a.csv"}', "--seed", "4"]
     assert expand_recipe([str(tmp_path / "recipe.yaml"), "--seed", "4"]) == expected
-
-
-def test_the_table_of_ablations_has_mean_and_spread_of_the_runs_that_are_there(tmp_path, monkeypatch, capsys):
-    script = load_script("run_ablations")
-    (tmp_path / "recipe.json").write_text(json.dumps({"learning_rate": 1e-3}))
-    plan = {
-        "recipe": "recipe.json", "seeds": [1, 2, 3], "metrics": ["test_cider_d"], "overrides": {"max_steps": 5},
-        "variants": {"full": {}, "no CLAP": {"use_clap": False}},
-    }  # fmt: skip
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    scores, trained = {"full": [0.5, 0.6, 0.7], "no CLAP": [0.1, 0.1, 0.4]}, []
-
-    def train(run):
-        trained.append(run.arguments)
-        os.makedirs(run.folder)
-        with open(os.path.join(run.folder, "all_results.json"), "w") as file:
-            json.dump({"test_cider_d": scores[run.variant][run.seed - 1]}, file)
-
-    monkeypatch.setattr(script, "train", train)
-    report = tmp_path / "README.md"
-    report.write_text("above\n<!-- ablations -->\nold\n<!-- /ablations -->\nbelow\n")
-    command = [str(tmp_path / "plan.json"), "--output_dir", str(tmp_path / "runs"), "--report", str(report)]
-    for _ in range(2):  # the second time, nothing is left to train
-        monkeypatch.setattr(sys, "argv", ["run_ablations.py", *command])
-        script.main()
-    assert len(trained) == 6 and trained[1]["use_clap"] is False and trained[1]["max_steps"] == 5
-    text = report.read_text()
-    assert (
-        "| full | 3 | 0.600 ± 0.100 [0.500, 0.700] |" in text
-        and "| no CLAP | 3 | 0.200 ± 0.173 [0.100, 0.400] |" in text
-    )
-    assert text.startswith("above\n") and text.endswith("below\n") and "old" not in text

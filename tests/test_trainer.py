@@ -396,6 +396,17 @@ def test_clips_shorter_than_a_span_and_of_one_frame_train(tmp_path):
 # Settings
 
 
+def test_weight_decay_spares_biases_and_layer_norms(tmp_path):
+    """The published code decayed the two embedding norms, whose name its list did not have."""
+    trainer = make_trainer(tmp_path, weight_decay=0.01)
+    optimizer = trainer.create_optimizer()
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    spared = {name for name, p in trainer.model.named_parameters() if id(p) not in decayed}
+    expected = {name for name, p in trainer.model.named_parameters() if p.dim() == 1}
+    assert spared == expected and any("layernorm_embedding.weight" in name for name in spared)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.0}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
