@@ -87,6 +87,18 @@ def test_the_same_command_goes_on_where_it_was_and_overrides_come_behind_the_rec
     assert read_losses(tmp_path / "short") == pytest.approx(read_losses(tmp_path / "whole"), rel=1e-6)
 
 
+def test_features_are_prepared_alone_and_then_taken_as_they_are(work, tmp_path, monkeypatch):
+    script, recipe = load_script("run_captioning"), make_recipe(work, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run_captioning.py", recipe, "--prepare_only", "True"])
+    script.main()
+    manifests = sorted(tmp_path.glob("_features/*/features.json"))
+    assert [path.parent.name for path in manifests] == ["test-0", "train-0", "validation-0"]
+    assert not list(tmp_path.glob("*.safetensors"))
+    before = [path.stat().st_mtime_ns for path in manifests]
+    train(monkeypatch, recipe, "--max_steps", "2")
+    assert [path.stat().st_mtime_ns for path in manifests] == before
+
+
 @pytest.mark.parametrize(
     "switch",
     [

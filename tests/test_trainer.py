@@ -134,19 +134,33 @@ TWO_PROCESSES = """
     metrics = trainer.evaluate()
     if trainer.is_world_process_zero():
         with open({result!r}, "w") as file:
-            json.dump({{"train": train_logs(trainer), "eval": metrics, "predictions": seen[-1]}}, file)
+            json.dump(
+                {{"train": train_logs(trainer), "eval": metrics, "predictions": seen[-1],
+                  "num_processes": trainer.args.world_size}}, file,
+            )
     trainer.end()
 """
 
 
-def run_processes(folder, num_processes: int, batch_size: int) -> dict:
-    """Train and evaluate under torchrun; returns what the main process saw."""
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node")
+# On CPUs, `--cpu` would start one process whatever the number; this is torchrun with accelerate's variables.
+ACCELERATE = (
+    "accelerate.commands.launch",
+    "--multi_gpu",
+    "--num_machines=1",
+    "--mixed_precision=no",
+    "--num_processes",
+)
+
+
+def run_processes(folder, num_processes: int, batch_size: int, launcher: tuple[str, ...] = TORCHRUN) -> dict:
+    """Train and evaluate in so many processes; returns what the main one saw."""
     folder.mkdir()
     result, script = str(folder / "result.json"), folder / "script.py"
     tests = os.path.dirname(os.path.abspath(__file__))
     source = TWO_PROCESSES.format(tests=tests, output_dir=str(folder), batch_size=batch_size, result=result)
     script.write_text(textwrap.dedent(source))
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={num_processes}", "--standalone"]
+    command = [sys.executable, "-m", *launcher, str(num_processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(tests)}
     done = subprocess.run([*command, str(script)], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -155,9 +169,11 @@ def run_processes(folder, num_processes: int, batch_size: int) -> dict:
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_and_scores_of_one(tmp_path):
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_have_the_losses_and_scores_of_one(tmp_path, launcher):
     """Seven clips in batches of three: stock evaluation gathers twelve of them from two processes."""
-    one, two = run_processes(tmp_path / "one", 1, 8), run_processes(tmp_path / "two", 2, 4)
+    one, two = run_processes(tmp_path / "one", 1, 8), run_processes(tmp_path / "two", 2, 4, launcher)
+    assert two["num_processes"] == 2
     for name in ("loss", "caption_loss", "mcm_loss", "grad_norm"):
         assert two["train"][0][name] == pytest.approx(one["train"][0][name], rel=FIRST_STEP_RTOL), name
     assert len(two["predictions"]) == len(one["predictions"]) == 7
