@@ -85,11 +85,11 @@ def run(output_dir, **arguments) -> list[dict]:
 
 
 @pytest.mark.parametrize("strategy", ["random", "group_by_length"])
-def test_accumulated_batches_have_the_loss_and_gradient_of_the_whole(tmp_path, strategy):
+@pytest.mark.parametrize(("size", "number"), [(4, 2), (2, 4)])
+def test_accumulated_batches_have_the_loss_and_gradient_of_the_whole(tmp_path, strategy, size, number):
+    split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": number}
     whole = run(tmp_path, train_sampling_strategy=strategy)[0]
-    parts = run(
-        tmp_path, train_sampling_strategy=strategy, per_device_train_batch_size=2, gradient_accumulation_steps=4
-    )[0]
+    parts = run(tmp_path, train_sampling_strategy=strategy, **split)[0]
     assert whole["mcm_loss"] > 0
     for name in ("loss", "caption_loss", "mcm_loss", "grad_norm"):
         assert parts[name] == pytest.approx(whole[name], rel=FIRST_STEP_RTOL), name
