@@ -116,15 +116,23 @@ def test_a_stop_ends_all_runs(tmp_path, plan, stop):
     )
     command = [sys.executable, "-c", source, str(tmp_path / "plan.json"), "--output_dir", str(tmp_path / "runs")]
     command += ["--num_processes", "2", "--overrides", '{"seconds": 60}']
-    # A session of its own, so that the signal reaches the parent alone.
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # so that the signal reaches the parent alone
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where the tests run behind a shell
+    )
     journal, begun = tmp_path / "journal", []
-    while len(begun) < 2 and process.poll() is None:
-        time.sleep(0.05)
-        lines = journal.read_text().splitlines() if journal.exists() else []
-        begun = [pid for event, _, pid, _ in map(json.loads, lines) if event == "begin"]
-    process.send_signal(stop)
-    assert process.wait(20) != 0
+    try:
+        while len(begun) < 2 and process.poll() is None:
+            time.sleep(0.05)
+            lines = journal.read_text().splitlines() if journal.exists() else []
+            begun = [pid for event, _, pid, _ in map(json.loads, lines) if event == "begin"]
+        process.send_signal(stop)
+        assert process.wait(30) != 0
+    finally:
+        process.kill()
     for pid in begun:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
