@@ -35,7 +35,7 @@ class AblationArguments:
     """Which runs, and where they go."""
 
     plan: str = field(metadata={"help": "JSON file of variants and seeds"})
-    output_dir: str = field(metadata={"help": "folder of all runs; they share their features there"})
+    output_dir: str = field(metadata={"help": "folder of all runs, and of features that have no `features_dir`"})
     report: str | None = field(default=None, metadata={"help": "Markdown file with the marks of the table"})
     seeds: list[int] = field(default_factory=list, metadata={"help": "in the place of the plan's"})
     only: list[str] = field(default_factory=list, metadata={"help": "names of variants; left out, all"})
@@ -60,7 +60,7 @@ def make_runs(args: AblationArguments, plan: dict) -> list[Run]:
         recipe = yaml.safe_load(file)
     recipe.update(plan.get("overrides", {}))
     recipe.update(json.loads(args.overrides))
-    recipe["features_dir"] = os.path.join(args.output_dir, "_features")
+    recipe.setdefault("features_dir", os.path.join(args.output_dir, "_features"))
     unknown = sorted(set(args.only) - set(plan["variants"]))
     if unknown:
         raise ValueError(f"Got the variants {', '.join(unknown)}; expected some of {', '.join(plan['variants'])}.")
