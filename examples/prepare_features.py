@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import time
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +24,7 @@ from enclap_hf.training.captioning_data import CaptionDataError, DataSource
 from enclap_hf.training.feature_shards import FeatureSettings
 from enclap_hf.training.prepared_features import MANIFEST
 from enclap_hf.training.recipes import expand_recipe, load_training_processor, open_features
+from enclap_hf.training.report import measure_peak_memory_gib
 
 
 @dataclass
@@ -98,11 +100,13 @@ def main() -> None:
     arguments = expand_recipe(sys.argv[1:])
     (args,) = HfArgumentParser(FeatureArguments).parse_args_into_dataclasses(arguments)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    began = time.perf_counter()
     num_clips = prepare(args)
     if int(os.environ.get("RANK", 0)) == 0:
         with open(os.path.join(args.output_dir, MANIFEST), encoding="utf-8") as file:
             num_bad = len(json.load(file)["bad_clips"])
         print(f"Wrote {args.output_dir}: features of {num_clips} clips; {num_bad} could not be used ({MANIFEST}).")
+        print(f"{time.perf_counter() - began:.0f} s, peak memory {measure_peak_memory_gib():.2f} GiB.")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
 """Train one recipe in several variants and seeds, and write the table of scores.
 
-    python examples/run_ablations.py examples/recipes/ablations_scenes.json --output_dir ablations \
-        --report examples/README.md
+    python examples/run_ablations.py examples/recipes/ablations_scenes.json --output_dir output/ablations \
+        --num_processes 2 --report examples/README.md
     python examples/run_ablations.py examples/recipes/ablations_scenes.json --output_dir trial --seeds 1 \
         --overrides '{"max_steps": 2, "max_train_clips": 8, "max_eval_clips": 4}'                 # a look
 
 The plan is a JSON file: `recipe` (beside the plan), `seeds`, `metrics`, `overrides` for all runs, and `variants`, each
-a name with the arguments that make it. Runs that are finished are not repeated, a killed one goes on, and the table is
-made of what is there. It replaces what stands between `<!-- ablations -->` and `<!-- /ablations -->` in the report.
+a name with the arguments that make it. Runs share their features, which are computed first. Finished runs are not
+repeated, a killed one goes on, one that fails is named at the end while the others go on, and the table is made of what
+is there. It replaces what stands between `<!-- ablations -->` and `<!-- /ablations -->` in the report.
 """
 
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 
 import yaml
@@ -23,6 +26,8 @@ from transformers import HfArgumentParser
 
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run_captioning.py")
 MARKS = ("<!-- ablations -->", "<!-- /ablations -->")
+_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_TO_END = 10.0
 
 
 @dataclass
@@ -30,10 +35,11 @@ class AblationArguments:
     """Which runs, and where they go."""
 
     plan: str = field(metadata={"help": "JSON file of variants and seeds"})
-    output_dir: str = field(metadata={"help": "folder of all runs; they share their features there"})
+    output_dir: str = field(metadata={"help": "folder of all runs, and of features that have no `features_dir`"})
     report: str | None = field(default=None, metadata={"help": "Markdown file with the marks of the table"})
     seeds: list[int] = field(default_factory=list, metadata={"help": "in the place of the plan's"})
     only: list[str] = field(default_factory=list, metadata={"help": "names of variants; left out, all"})
+    num_processes: int = field(default=1, metadata={"help": "runs at once, which share the processor's cores"})
     overrides: str = field(default="{}", metadata={"help": "arguments for all runs, as JSON, over the plan's"})
     table_only: bool = field(default=False, metadata={"help": "run nothing, make the table of what is there"})
 
@@ -54,7 +60,7 @@ def make_runs(args: AblationArguments, plan: dict) -> list[Run]:
         recipe = yaml.safe_load(file)
     recipe.update(plan.get("overrides", {}))
     recipe.update(json.loads(args.overrides))
-    recipe["features_dir"] = os.path.join(args.output_dir, "_features")
+    recipe.setdefault("features_dir", os.path.join(args.output_dir, "_features"))
     unknown = sorted(set(args.only) - set(plan["variants"]))
     if unknown:
         raise ValueError(f"Got the variants {', '.join(unknown)}; expected some of {', '.join(plan['variants'])}.")
@@ -78,19 +84,71 @@ def read_scores(run: Run, metrics: list[str]) -> dict[str, float] | None:
     return {metric: results[metric] for metric in metrics} if all(metric in results for metric in metrics) else None
 
 
-def train(run: Run) -> None:
-    """Train one run in a process of its own; its output goes to run.log in its folder."""
+def start(run: Run, num_at_once: int, *arguments: str) -> subprocess.Popen:
+    """Start a run in a process of its own with its share of the cores; its output goes to run.log in its folder."""
     os.makedirs(run.folder, exist_ok=True)
     recipe = os.path.join(run.folder, "recipe.json")
     with open(recipe, "w", encoding="utf-8") as file:
         json.dump(run.arguments, file, indent=2)
+    threads = max(1, (os.cpu_count() or 1) // num_at_once)
+    with open(os.path.join(run.folder, "run.log"), "a", encoding="utf-8") as log:
+        return subprocess.Popen(
+            [sys.executable, SCRIPT, recipe, *arguments],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={"OMP_NUM_THREADS": str(threads), **os.environ},
+        )
+
+
+def run_all(runs: list[Run], num_at_once: int, *arguments: str) -> list[tuple[Run, str]]:
+    """Run all, so many at once; a stop of this process ends them. Returns those that failed, each with a message."""
+    waiting, running, failures = list(runs), {}, []
+    try:
+        while waiting or running:
+            while waiting and len(running) < num_at_once:
+                run = waiting.pop(0)
+                print(f"[{len(runs) - len(waiting)} of {len(runs)}] {run.folder} begins", flush=True)
+                running[start(run, num_at_once, *arguments)] = run, time.perf_counter()
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            for process in [process for process in running if process.poll() is not None]:
+                run, began = running.pop(process)
+                outcome = f"took {(time.perf_counter() - began) / 60:.1f} minutes"
+                if process.returncode:
+                    outcome = describe_failure(run, process.returncode)
+                    failures.append((run, f"{run.folder} {outcome}"))
+                print(f"{run.folder} {outcome}", flush=True)
+    finally:
+        end(list(running))
+    return failures
+
+
+def end(processes: list[subprocess.Popen]) -> None:
+    """End processes that are still running, and wait for them."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def describe_failure(run: Run, status: int) -> str:
+    """The last line that a run wrote."""
     log = os.path.join(run.folder, "run.log")
-    with open(log, "a", encoding="utf-8") as file:
-        status = subprocess.run([sys.executable, SCRIPT, recipe], stdout=file, stderr=subprocess.STDOUT).returncode
-    if status:
-        with open(log, encoding="utf-8") as file:
-            last = (file.read().strip().splitlines() or ["no output"])[-1]
-        sys.exit(f"run_ablations: {run.folder} ended with status {status}: {last} (all of it in {log})")
+    with open(log, encoding="utf-8", errors="replace") as file:
+        last = (file.read().strip().splitlines() or ["no output"])[-1]
+    return f"ended with status {status}: {last} (all of it in {log})"
+
+
+def train_all(runs: list[Run], num_at_once: int) -> list[tuple[Run, str]]:
+    """Compute the features that runs share, each folder once, then train. Returns what failed, with messages."""
+    first_of = {}
+    for run in runs:
+        first_of.setdefault(run.arguments["features_dir"], run)
+    failures = run_all(list(first_of.values()), 1, "--prepare_only", "True")
+    missing = {run.arguments["features_dir"] for run, _ in failures}
+    return failures + run_all([run for run in runs if run.arguments["features_dir"] not in missing], num_at_once)
 
 
 def format_table(runs: list[Run], metrics: list[str]) -> str:
@@ -126,23 +184,31 @@ def write_report(path: str, table: str) -> None:
         file.write(f"{before}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{after}")
 
 
-def main() -> None:
+def read_arguments() -> tuple[AblationArguments, dict]:
+    """The command line, and the plan that it names."""
     arguments = sys.argv[1:]
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--plan", *arguments]
     (args,) = HfArgumentParser(AblationArguments).parse_args_into_dataclasses(arguments)
+    if args.num_processes < 1:
+        raise ValueError(f"Got `num_processes`={args.num_processes}; expected at least 1 run at once.")
     with open(args.plan, encoding="utf-8") as file:
-        plan = json.load(file)
+        return args, json.load(file)
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: the runs end too
+    args, plan = read_arguments()
     runs, metrics = make_runs(args, plan), plan["metrics"]
-    for number, run in enumerate(runs, start=1):
-        if not args.table_only and read_scores(run, metrics) is None:
-            print(f"[{number} of {len(runs)}] {run.variant}, seed {run.seed} -> {run.folder}", flush=True)
-            train(run)
+    unfinished = [run for run in runs if read_scores(run, metrics) is None]
+    failures = [] if args.table_only else train_all(unfinished, args.num_processes)
     table = format_table(runs, metrics)
     print(table)
     if args.report:
         write_report(args.report, table)
         print(f"Wrote the table to {args.report}.")
+    if failures:
+        sys.exit("\n".join([f"run_ablations: {len(failures)} runs failed.", *(message for _, message in failures)]))
 
 
 if __name__ == "__main__":

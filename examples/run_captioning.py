@@ -37,7 +37,13 @@ from enclap_hf.training.recipes import (
     open_features,
     read_model_type,
 )
-from enclap_hf.training.report import CaptionScorer, StepTimes, write_predictions
+from enclap_hf.training.report import (
+    CaptionScorer,
+    StepTimes,
+    compare_evaluations,
+    describe_training,
+    write_predictions,
+)
 from enclap_hf.training.trainer import EnClapTrainer, find_last_complete_checkpoint
 
 logger = logging.getLogger("run_captioning")
@@ -114,6 +120,7 @@ class DataArguments:
     max_eval_clips: int | None = field(default=None, metadata={"help": "the same for validation and test"})
     feature_batch_size: int = field(default=16, metadata={"help": "clips encoded at a time"})
     feature_workers: int = field(default=0, metadata={"help": "processes that read recordings ahead"})
+    prepare_only: bool = field(default=False, metadata={"help": "prepare the features of all data sets and stop"})
     metrics: str = field(default="fast", metadata={"help": "set or name of metrics, see `enclap score --help`"})
 
 
@@ -252,6 +259,7 @@ def train(trainer: EnClapTrainer) -> None:
     if checkpoint is not None:
         logger.info("Going on from %s.", checkpoint)
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    metrics.update(compare_evaluations(trainer.state.log_history, args.metric_for_best_model or "loss"))
     trainer.save_model(_internal_call=True)
     times = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, StepTimes))
     if not times.seconds:
@@ -331,10 +339,8 @@ def report(trainer: EnClapTrainer) -> None:
     if not trainer.is_world_process_zero():
         return
     results = read_results(trainer.args.output_dir)
-    if "train_step_time_s" in results:
-        print(
-            f"Median step {results['train_step_time_s']:.3f} s, peak memory {results['train_peak_memory_gib']:.2f} GiB."
-        )
+    for line in describe_training(results, trainer.args.metric_for_best_model or "loss"):
+        print(line)
     print(f"Wrote {trainer.args.output_dir}: model, processor, all_results.json, predictions_*.csv, README.md.")
     print(json.dumps(results))
 
@@ -347,6 +353,8 @@ def main() -> None:
     processor = load_processor(model_args, training_args.device)
     model = build_model(model_args, processor)
     clips = load_data(model_args, data_args, training_args, processor, model.config)
+    if data_args.prepare_only:
+        return
     processor.num_codebooks = model.config.num_codebooks  # features keep all, the model may read fewer
     trainer = build_trainer(model_args, data_args, training_args, model, processor, clips)
     if training_args.do_train:

@@ -133,6 +133,40 @@ def test_datasets_with_an_audio_column(tmp_path, columns, expected, as_audio):
     assert len(load_audio(clips[1].audio).samples) == 2400
 
 
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"caption": ["a", "b"]}, ("b",)),
+        ({"caption": [["a"], ["b", "c"]]}, ("b", "c")),
+        ({"caption_1": ["a", "b"], "caption_2": ["", "c"]}, ("b", "c")),
+    ],
+    ids=["one", "list", "numbered"],
+)
+def test_a_mirror_of_parquet_files_with_the_recordings_in_them(tmp_path, columns, expected):
+    """The layout that `push_to_hub` gives data sets: data/<split>-*.parquet, audio as bytes."""
+    import datasets
+
+    write_wav(tmp_path / "a.wav")
+    audio = [{"bytes": (tmp_path / "a.wav").read_bytes(), "path": f"{name}.wav"} for name in "ab"]
+    rows = datasets.Dataset.from_dict({"audio": audio, **columns})
+    rows = rows.cast_column("audio", datasets.Audio(decode=False))
+    rows.to_parquet(tmp_path / "mirror" / "data" / "train-00000-of-00001.parquet")
+    with pytest.raises(CaptionDataError, match="has the splits train; name one as `split`"):
+        read_clips(DataSource(str(tmp_path / "mirror")))
+    clips, bad = read_clips(DataSource(str(tmp_path / "mirror"), split="train"))
+    assert bad == [] and [clip.name for clip in clips] == ["000000-a.wav", "000001-b.wav"]
+    assert clips[0].captions == ("a",) and clips[1].captions == expected
+    assert len(load_audio(clips[0].audio).samples) == 2400
+
+
+def test_json_lines(tmp_path):
+    write_wav(tmp_path / "sounds" / "a.wav")
+    lines = [{"audio": "sounds/a.wav", "caption": "a bell"}, {"audio": "sounds/a.wav", "caption": "it rings"}]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    clips, bad = read_clips(DataSource(str(tmp_path / "train.jsonl")))
+    assert bad == [] and by_name(clips) == {"sounds/a.wav": ("a bell", "it rings")}
+
+
 def test_sound_scenes_are_written_once(tmp_path):
     source = DataSource(str(tmp_path / "scenes"), num_scenes=2, first_seed=5)
     clips, _ = read_clips(source, show_progress=False)

@@ -14,8 +14,9 @@ import soundfile
 import torch
 
 from conftest import build_clap, build_codec, build_feature_extractor, build_model, build_tokenizer, make_clip
-from enclap_hf import EnClapProcessor, feature_shards
+from enclap_hf import EnClapProcessor
 from enclap_hf.hub_export import save_repository
+from enclap_hf.training import feature_shards
 from enclap_hf.training.captioning_data import CaptionDataError, Clip, DataSource, read_clips
 from enclap_hf.training.clips import ShownAudio, TrainingClips
 from enclap_hf.training.feature_shards import FeatureSettings, prepare_features
@@ -60,6 +61,13 @@ def test_features_are_what_the_processor_gives_for_each_clip_alone(clips, tmp_pa
     assert sorted(name for name in os.listdir(tmp_path) if name != "features.json") == [
         f"shard-{i:05d}-of-00003.arrow" for i in range(3)
     ]
+
+
+def test_the_first_clips_alone_can_be_shown(clips, tmp_path, tiny_processor):
+    prepare(clips, tmp_path, tiny_processor)
+    whole, first = (PreparedClips(str(tmp_path), max_clips=number) for number in (100, 4))
+    assert len(whole) == 7 and first.names == whole.names[:4] and len(list(first)) == 4
+    np.testing.assert_array_equal(first[3]["audio_codes"], whole[3]["audio_codes"])
 
 
 def test_codes_of_a_clip_longer_than_the_window_are_kept_whole(tmp_path, tiny_processor):

@@ -1,7 +1,6 @@
 """The scripts: from a folder of sounds to an evaluated repository with a card, also through kills; and the recipes."""
 
 import csv
-import importlib.util
 import json
 import os
 import random
@@ -11,7 +10,6 @@ import sys
 import time
 
 import pytest
-import soundfile
 import torch
 from transformers import (
     AutoConfig,
@@ -21,97 +19,27 @@ from transformers import (
     Seq2SeqTrainingArguments,
 )
 
-from conftest import CAPTIONS, build_model, build_processor, build_tokenizer, make_clip
+from conftest import CAPTIONS, build_tokenizer, make_clip
 from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor
-from enclap_hf.hub_export import save_repository
 from enclap_hf.training.recipes import build_captioner, expand_recipe
-
-EXAMPLES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "examples")
-RECIPES = os.path.join(EXAMPLES, "recipes")
-TINY = {
-    "d_model": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64,
-    "max_position_embeddings": 128,
-}
-
-
-def load_script(name: str):
-    """A script of examples/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, os.path.join(EXAMPLES, f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+from training_runs import (
+    EXAMPLES,
+    RECIPES,
+    TINY,
+    load_script,
+    make_recipe,
+    read_losses,
+    train,
+    write_repository_and_clips,
+)
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A repository of a tiny captioner, and seven clips in Clotho's layout."""
     folder = tmp_path_factory.mktemp("work")
-    save_repository(build_model(), build_processor(), str(folder / "enclap"))
-    (folder / "audio").mkdir()
-    with open(folder / "clotho.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file_name", *(f"caption_{j}" for j in range(1, 4))])
-        for i in range(7):
-            soundfile.write(folder / "audio" / f"clip [{i}].wav", make_clip(0.3 + 0.1 * i, i), 24_000)
-            writer.writerow([f"clip [{i}].wav", *(CAPTIONS[(i + j) % len(CAPTIONS)] for j in range(3))])
+    write_repository_and_clips(folder)
     return folder
-
-
-def make_recipe(work, output_dir, **arguments) -> str:
-    data = [{"path": str(work / "clotho.csv"), "audio_dir": str(work / "audio")}]
-    recipe = {
-        "description": "A trial.",
-        "processor_name_or_path": str(work / "enclap"),
-        "config_overrides": TINY,
-        "output_dir": str(output_dir),
-        "train_data": data,
-        "validation_data": data,
-        "test_data": data,
-        "do_train": True,
-        "max_steps": 4,
-        "per_device_train_batch_size": 3,
-        "per_device_eval_batch_size": 4,
-        "learning_rate": 1e-3,
-        "predict_with_generate": True,
-        "generation_num_beams": 1,
-        "generation_max_length": 12,
-        "eval_strategy": "steps",
-        "eval_steps": 2,
-        "save_steps": 2,
-        "logging_steps": 1,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "cider_d",
-        "greater_is_better": True,
-        "report_to": "tensorboard",
-        "use_cpu": True,
-        **arguments,
-    }
-    os.makedirs(output_dir, exist_ok=True)
-    path = os.path.join(output_dir, "recipe.json")
-    with open(path, "w") as file:
-        json.dump({name: value for name, value in recipe.items() if value is not None}, file)
-    return path
-
-
-def train(monkeypatch, *arguments: str) -> dict:
-    """Run the script in this process; returns all_results.json."""
-    script = load_script("run_captioning")
-    monkeypatch.setattr(sys, "argv", ["run_captioning.py", *arguments])
-    script.main()
-    with open(os.path.join(os.path.dirname(arguments[0]), "all_results.json")) as file:
-        return json.load(file)
-
-
-def read_losses(output_dir) -> list[float]:
-    with open(os.path.join(output_dir, "trainer_state.json")) as file:
-        return [entry["loss"] for entry in json.load(file)["log_history"] if "loss" in entry]
 
 
 def test_from_a_folder_of_sounds_to_an_evaluated_repository_with_a_card(work, tmp_path, monkeypatch, capsys):
@@ -119,6 +47,14 @@ def test_from_a_folder_of_sounds_to_an_evaluated_repository_with_a_card(work, tm
     assert {"train_loss", "train_step_time_s", "train_peak_memory_gib", "eval_cider_d", "test_cider_d"} <= set(results)
     assert results["test_caption_loss"] > 0 and results["test_mcm_loss"] > 0
     printed = capsys.readouterr().out
+    with open(tmp_path / "trainer_state.json") as file:
+        logged = {
+            entry["step"]: entry["eval_cider_d"] for entry in json.load(file)["log_history"] if "eval_loss" in entry
+        }
+    assert [results[f"{place}_eval_step"] for place in ("first", "last")] == list(logged) == [2, 4]
+    assert [results[f"{place}_eval_cider_d"] for place in ("first", "last")] == list(logged.values())
+    first, last = (f"{logged[step]:.4f} after step {step}" for step in (2, 4))
+    assert f"cider_d of the validation clips: {first}, {last}" in printed
     assert "Median step" in printed and json.loads(printed.strip().splitlines()[-1]) == results
 
     model, processor = (cls.from_pretrained(str(tmp_path)) for cls in (EnClapForConditionalGeneration, EnClapProcessor))
@@ -152,6 +88,18 @@ def test_the_same_command_goes_on_where_it_was_and_overrides_come_behind_the_rec
     assert len(read_losses(tmp_path / "short")) == 2
     train(monkeypatch, short, *fixed)
     assert read_losses(tmp_path / "short") == pytest.approx(read_losses(tmp_path / "whole"), rel=1e-6)
+
+
+def test_features_are_prepared_alone_and_then_taken_as_they_are(work, tmp_path, monkeypatch):
+    script, recipe = load_script("run_captioning"), make_recipe(work, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run_captioning.py", recipe, "--prepare_only", "True"])
+    script.main()
+    manifests = sorted(tmp_path.glob("_features/*/features.json"))
+    assert [path.parent.name for path in manifests] == ["test-0", "train-0", "validation-0"]
+    assert not list(tmp_path.glob("*.safetensors"))
+    before = [path.stat().st_mtime_ns for path in manifests]
+    train(monkeypatch, recipe, "--max_steps", "2")
+    assert [path.stat().st_mtime_ns for path in manifests] == before
 
 
 @pytest.mark.parametrize(
@@ -334,35 +282,3 @@ def test_a_recipe_that_holds_no_arguments_is_refused(tmp_path):
     (tmp_path / "recipe.yaml").write_text("max_steps: 3\ntrain_data:\n- {path: a.csv}\nseed: null\n")
     expected = ["--max_steps", "3", "--train_data", '{"path": "a.csv"}', "--seed", "4"]
     assert expand_recipe([str(tmp_path / "recipe.yaml"), "--seed", "4"]) == expected
-
-
-def test_the_table_of_ablations_has_mean_and_spread_of_the_runs_that_are_there(tmp_path, monkeypatch, capsys):
-    script = load_script("run_ablations")
-    (tmp_path / "recipe.json").write_text(json.dumps({"learning_rate": 1e-3}))
-    plan = {
-        "recipe": "recipe.json", "seeds": [1, 2, 3], "metrics": ["test_cider_d"], "overrides": {"max_steps": 5},
-        "variants": {"full": {}, "no CLAP": {"use_clap": False}},
-    }  # fmt: skip
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
-    scores, trained = {"full": [0.5, 0.6, 0.7], "no CLAP": [0.1, 0.1, 0.4]}, []
-
-    def train(run):
-        trained.append(run.arguments)
-        os.makedirs(run.folder)
-        with open(os.path.join(run.folder, "all_results.json"), "w") as file:
-            json.dump({"test_cider_d": scores[run.variant][run.seed - 1]}, file)
-
-    monkeypatch.setattr(script, "train", train)
-    report = tmp_path / "README.md"
-    report.write_text("above\n<!-- ablations -->\nold\n<!-- /ablations -->\nbelow\n")
-    command = [str(tmp_path / "plan.json"), "--output_dir", str(tmp_path / "runs"), "--report", str(report)]
-    for _ in range(2):  # the second time, nothing is left to train
-        monkeypatch.setattr(sys, "argv", ["run_ablations.py", *command])
-        script.main()
-    assert len(trained) == 6 and trained[1]["use_clap"] is False and trained[1]["max_steps"] == 5
-    text = report.read_text()
-    assert (
-        "| full | 3 | 0.600 ± 0.100 [0.500, 0.700] |" in text
-        and "| no CLAP | 3 | 0.200 ± 0.173 [0.100, 0.400] |" in text
-    )
-    assert text.startswith("above\n") and text.endswith("below\n") and "old" not in text

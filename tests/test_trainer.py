@@ -85,11 +85,11 @@ def run(output_dir, **arguments) -> list[dict]:
 
 
 @pytest.mark.parametrize("strategy", ["random", "group_by_length"])
-def test_accumulated_batches_have_the_loss_and_gradient_of_the_whole(tmp_path, strategy):
+@pytest.mark.parametrize(("size", "number"), [(4, 2), (2, 4)])
+def test_accumulated_batches_have_the_loss_and_gradient_of_the_whole(tmp_path, strategy, size, number):
+    split = {"per_device_train_batch_size": size, "gradient_accumulation_steps": number}
     whole = run(tmp_path, train_sampling_strategy=strategy)[0]
-    parts = run(
-        tmp_path, train_sampling_strategy=strategy, per_device_train_batch_size=2, gradient_accumulation_steps=4
-    )[0]
+    parts = run(tmp_path, train_sampling_strategy=strategy, **split)[0]
     assert whole["mcm_loss"] > 0
     for name in ("loss", "caption_loss", "mcm_loss", "grad_norm"):
         assert parts[name] == pytest.approx(whole[name], rel=FIRST_STEP_RTOL), name
@@ -134,19 +134,33 @@ TWO_PROCESSES = """
     metrics = trainer.evaluate()
     if trainer.is_world_process_zero():
         with open({result!r}, "w") as file:
-            json.dump({{"train": train_logs(trainer), "eval": metrics, "predictions": seen[-1]}}, file)
+            json.dump(
+                {{"train": train_logs(trainer), "eval": metrics, "predictions": seen[-1],
+                  "num_processes": trainer.args.world_size}}, file,
+            )
     trainer.end()
 """
 
 
-def run_processes(folder, num_processes: int, batch_size: int) -> dict:
-    """Train and evaluate under torchrun; returns what the main process saw."""
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node")
+# On CPUs, `--cpu` would start one process whatever the number; this is torchrun with accelerate's variables.
+ACCELERATE = (
+    "accelerate.commands.launch",
+    "--multi_gpu",
+    "--num_machines=1",
+    "--mixed_precision=no",
+    "--num_processes",
+)
+
+
+def run_processes(folder, num_processes: int, batch_size: int, launcher: tuple[str, ...] = TORCHRUN) -> dict:
+    """Train and evaluate in so many processes; returns what the main one saw."""
     folder.mkdir()
     result, script = str(folder / "result.json"), folder / "script.py"
     tests = os.path.dirname(os.path.abspath(__file__))
     source = TWO_PROCESSES.format(tests=tests, output_dir=str(folder), batch_size=batch_size, result=result)
     script.write_text(textwrap.dedent(source))
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={num_processes}", "--standalone"]
+    command = [sys.executable, "-m", *launcher, str(num_processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(tests)}
     done = subprocess.run([*command, str(script)], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -155,9 +169,11 @@ def run_processes(folder, num_processes: int, batch_size: int) -> dict:
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_and_scores_of_one(tmp_path):
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_have_the_losses_and_scores_of_one(tmp_path, launcher):
     """Seven clips in batches of three: stock evaluation gathers twelve of them from two processes."""
-    one, two = run_processes(tmp_path / "one", 1, 8), run_processes(tmp_path / "two", 2, 4)
+    one, two = run_processes(tmp_path / "one", 1, 8), run_processes(tmp_path / "two", 2, 4, launcher)
+    assert two["num_processes"] == 2
     for name in ("loss", "caption_loss", "mcm_loss", "grad_norm"):
         assert two["train"][0][name] == pytest.approx(one["train"][0][name], rel=FIRST_STEP_RTOL), name
     assert len(two["predictions"]) == len(one["predictions"]) == 7
@@ -394,6 +410,17 @@ def test_clips_shorter_than_a_span_and_of_one_frame_train(tmp_path):
 
 
 # Settings
+
+
+def test_weight_decay_spares_biases_and_layer_norms(tmp_path):
+    """The published code decayed the two embedding norms, whose name its list did not have."""
+    trainer = make_trainer(tmp_path, weight_decay=0.01)
+    optimizer = trainer.create_optimizer()
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    spared = {name for name, p in trainer.model.named_parameters() if id(p) not in decayed}
+    expected = {name for name, p in trainer.model.named_parameters() if p.dim() == 1}
+    assert spared == expected and any("layernorm_embedding.weight" in name for name in spared)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.0}
 
 
 @pytest.mark.parametrize(

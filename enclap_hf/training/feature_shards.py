@@ -92,15 +92,9 @@ def prepare_features(
     missing = [shard for shard in shards if not os.path.exists(_shard_path(folder, shard, plan))]
     num_clips, where, unusable = len(clips) + len(bad), source or folder, list(bad)
     check_bad_share(unusable, num_clips, max_bad_share, where)
-    bar = tqdm(
-        total=sum(_num_clips(shard, plan) for shard in shards),
-        initial=sum(_num_clips(shard, plan) for shard in shards if shard not in missing),
-        unit="clip",
-        desc=f"features of {where}"
-        + (f", process {process_index + 1} of {num_processes}" if num_processes > 1 else ""),
-        disable=not show_progress,
-    )
-    with bar:
+    desc = f"features of {where}" + (f", process {process_index + 1} of {num_processes}" if num_processes > 1 else "")
+    total, left = (sum(_num_clips(shard, plan) for shard in some) for some in (shards, missing))
+    with tqdm(total=total, initial=total - left, unit="clip", desc=desc, disable=not show_progress) as bar:
         for shard in missing:
             rows, failed = [], []
             for encoded, unreadable in _encode_shard(clips, shard, plan, processor, settings, batch_size, num_workers):
@@ -157,7 +151,8 @@ def read_recording(clip: Clip, feature_extractor, settings: FeatureSettings) -> 
     try:
         loaded = load_audio(clip.audio, name=clip.name, max_duration_s=settings.max_duration_s)
     except AudioLoadError as error:
-        return BadClip(clip.name, " ".join(str(error).split()))
+        reason = " ".join(str(error).split())
+        return BadClip(clip.name, reason.removeprefix(f"`{clip.name}`: "))
     samples = {"array": loaded.samples, "sampling_rate": loaded.sampling_rate}
     return Clip(clip.name, "", clip.captions), dict(feature_extractor([samples]))
 

@@ -82,12 +82,13 @@ class PreparedClips(Sequence):
     Args:
         folder: written by [`prepare_features`].
         processor: [`EnClapProcessor`] whose encoders the features must be of; None checks nothing.
+        max_clips: show the first clips only.
 
     Raises:
         CaptionDataError: there are no complete features, or they are of other encoders.
     """
 
-    def __init__(self, folder: str, processor=None):
+    def __init__(self, folder: str, processor=None, max_clips: int | None = None):
         from datasets import Dataset, concatenate_datasets
 
         manifest = read_manifest(folder)
@@ -100,6 +101,8 @@ class PreparedClips(Sequence):
         self.num_codebooks = manifest["settings"]["num_codebooks"]
         files = [os.path.join(folder, shard["file"]) for shard in manifest["shards"] if shard["rows"]]
         rows = concatenate_datasets([Dataset.from_file(path) for path in files])
+        if max_clips is not None:
+            rows = rows.select(range(min(max_clips, len(rows))))
         self.names, self.captions, self.lengths = (list(rows[name]) for name in ("name", "captions", "num_frames"))
         self._rows = rows.select_columns(["audio_codes", "clap_embedding"]).with_format("arrow")
 

@@ -6,7 +6,7 @@ import time
 
 import torch
 import yaml
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, TrainingArguments
 
 from ..configuration_enclap import EnClapConfig
 from ..feature_extraction_enclap import EnClapFeatureExtractor
@@ -42,6 +42,8 @@ def expand_recipe(arguments: list[str]) -> list[str]:
     for name, value in recipe.items():
         if name == "description" or value is None or value == []:
             continue
+        if name == "train_sampling_strategy" and name not in TrainingArguments.__dataclass_fields__:
+            name, value = "group_by_length", value == "group_by_length"  # transformers 5.0
         values = value if isinstance(value, list) else [value]
         expanded += [f"--{name}", *(json.dumps(v) if isinstance(v, dict) else str(v) for v in values)]
     return expanded + arguments[1:]
@@ -187,7 +189,7 @@ def open_features(
         preparation: further arguments of [`~enclap_hf.training.feature_shards.prepare_features`].
     """
     if read_manifest(source.path) is not None:
-        return PreparedClips(source.path, processor)
+        return PreparedClips(source.path, processor, max_clips)
     is_main = process_index == 0
     table = os.path.join(source.path, "captions.csv")
     while source.num_scenes is not None and not is_main and count_rows(table) != source.num_scenes:

@@ -89,6 +89,45 @@ class StepTimes(TrainerCallback):
         return {**times, "peak_memory_gib": round(measure_peak_memory_gib(), 3)}
 
 
+def compare_evaluations(log_history: Sequence[dict], metric: str) -> dict[str, float]:
+    """What a training reached, beside where it stood when it was first evaluated.
+
+    Args:
+        log_history: of the trainer's state.
+        metric: name in the logs, with or without `eval_`.
+    Returns:
+        `first_eval_step` and `last_eval_step`, and the metric of both as `first_eval_<metric>` and
+        `last_eval_<metric>`: of the model as it was at these steps, not of the one that did best. Empty where no two
+        steps were evaluated.
+    """
+    name = metric.removeprefix("eval_")
+    found = {entry["step"]: entry[f"eval_{name}"] for entry in log_history if f"eval_{name}" in entry}
+    if len(found) < 2:
+        return {}
+    first, last = min(found), max(found)
+    return {
+        "first_eval_step": first,
+        f"first_eval_{name}": found[first],
+        "last_eval_step": last,
+        f"last_eval_{name}": found[last],
+    }
+
+
+def describe_training(results: dict[str, float], metric: str) -> list[str]:
+    """Sentences on what a training reached, how fast it was and what it took, as far as `results` tell."""
+    name, lines = metric.removeprefix("eval_"), []
+    if f"first_eval_{name}" in results:
+        first, last = results[f"first_eval_{name}"], results[f"last_eval_{name}"]
+        lines.append(
+            f"{name} of the validation clips: {first:.4f} after step {results['first_eval_step']}, {last:.4f} after "
+            f"step {results['last_eval_step']}" + (f", {last / first:.1f} x." if first else ".")
+        )
+    if "train_step_time_s" in results:
+        time_s, memory = results["train_step_time_s"], results["train_peak_memory_gib"]
+        lines.append(f"Median step {time_s:.3f} s, peak memory {memory:.2f} GiB.")
+    return lines
+
+
 def measure_peak_memory_gib() -> float:
     """Most memory that this process has had: of its GPU where it uses one, else of the machine."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
