@@ -174,7 +174,7 @@ def find_missing_parts(folder: str) -> list[str]:
 
 def has_remote_code(folder: str) -> bool:
     """Whether a complete repository can be loaded without the package."""
-    files = [*CODE_FILES, "requirements.txt"]
+    files = [*list_code_files(), "requirements.txt"]
     configs = [read_json(os.path.join(folder, name)) for name in ("config.json", "processor_config.json")]
     return all("auto_map" in config for config in configs) and set(files) <= set(os.listdir(folder))
 

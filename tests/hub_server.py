@@ -190,6 +190,9 @@ class _Handler(BaseHTTPRequestHandler):
         organisations = [{"name": name} for name in user["organisations"]]
         self._send_json({"type": "user", "name": user["name"], "orgs": organisations})
 
+    def list_harnesses(self) -> None:
+        self._send_json({"standardEnvVars": [], "harnesses": {}})
+
     def create_repository(self) -> None:
         wanted, user = json.loads(self.body), self._user()
         if user is None:
@@ -318,6 +321,7 @@ _REPOSITORY = r"(?P<repo_id>[^/]+/[^/]+)"
 _API = f"/api/models/{_REPOSITORY}"
 ROUTES = (
     (r"GET /api/whoami-v2", _Handler.whoami),
+    (r"GET /api/agent-harnesses", _Handler.list_harnesses),  # asked once a day, for the client's name
     (r"POST /api/repos/create", _Handler.create_repository),
     (r"POST /api/validate-yaml", _Handler.validate_card),
     (rf"POST {_API}/preupload/(?P<revision>[^/]+)", _Handler.choose_upload_modes),

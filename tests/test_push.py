@@ -4,11 +4,9 @@ import os
 import subprocess
 import sys
 
-import huggingface_hub
 import pytest
 import soundfile
 import torch
-import transformers
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor, Seq2SeqTrainingArguments, pipeline
@@ -16,39 +14,16 @@ from transformers import AutoModelForSeq2SeqLM, AutoProcessor, Seq2SeqTrainingAr
 from conftest import build_model, build_processor, make_clip
 from enclap_hf import DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.cli import main
-from enclap_hf.hub_export import CODE_FILES, find_missing_parts, push_repository, save_repository
+from enclap_hf.hub_export import find_missing_parts, list_code_files, push_repository, save_repository
 from enclap_hf.training.trainer import EnClapTrainer
-from hub_server import StandInHub
 from test_trainer import Clips
 
 RATE = 24_000
-TOKENS = {
-    "hf_writer": {"name": "me", "organisations": ["lab"], "write": True},
-    "hf_reader": {"name": "guest", "organisations": [], "write": False},
-}
 MODEL_FILES = {"config.json", "generation_config.json", "model.safetensors"}
 PROCESSOR_FILES = {"processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 ENCODER_FILES = {f"{name}/{file}" for name in ("codec", "clap") for file in ("config.json", "model.safetensors")}
-SHARED_FILES = {*CODE_FILES, "requirements.txt", "README.md", ".gitattributes"}
+SHARED_FILES = {*list_code_files(), "requirements.txt", "README.md", ".gitattributes"}
 ALL_FILES = MODEL_FILES | PROCESSOR_FILES | ENCODER_FILES | SHARED_FILES
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """The stand-in, and this process as a client of it with an empty cache, logged in with a token that may write."""
-    (tmp_path / "hub").mkdir()
-    with StandInHub(tmp_path / "hub", TOKENS) as hub:
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.endpoint)
-        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)
-        monkeypatch.setenv("HF_TOKEN", "hf_writer")
-        yield hub
-        assert hub.unknown_requests == []
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +117,7 @@ def test_a_branch_and_a_pull_request_leave_main_alone(hub, folder, clip_path):
 def test_a_folder_is_pushed_with_code_and_without_what_training_left(hub, folder, tmp_path):
     run = tmp_path / "run"
     save_repository(make_model(), EnClapProcessor.from_pretrained(folder), str(run))
-    for name in CODE_FILES:
+    for name in list_code_files():
         (run / name).unlink()
     (run / "evaluation.json").write_text("{}")
     for name in ("checkpoint-3/model.safetensors", "optimizer.pt", "training_args.bin", "_notes", "rng_state_0.pth"):

@@ -72,10 +72,9 @@ class EnClapTrainer(Seq2SeqTrainer):
                 f"Got `label_smoothing_factor`={self.args.label_smoothing_factor}, which would drop the MCM loss; set "
                 "`label_smoothing` in the model's configuration instead."
             )
-        if self.args.train_sampling_strategy not in STRATEGIES:
+        if self._sampling_strategy not in STRATEGIES:
             raise ValueError(
-                f"Got `train_sampling_strategy`={self.args.train_sampling_strategy}; expected one of "
-                f"{', '.join(STRATEGIES)}."
+                f"Got `train_sampling_strategy`={self._sampling_strategy}; expected one of {', '.join(STRATEGIES)}."
             )
         if max_frames_per_batch is not None and max_frames_per_batch < 1:
             raise ValueError(f"Got `max_frames_per_batch`={max_frames_per_batch}; expected at least 1, or None.")
@@ -101,13 +100,13 @@ class EnClapTrainer(Seq2SeqTrainer):
     def make_train_sampler(self) -> ClipBatchSampler:
         """The sampler of this process's training batches."""
         dataset, args = self.train_dataset, self.args
-        needs_lengths = args.train_sampling_strategy == "group_by_length" or self.max_frames_per_batch is not None
+        needs_lengths = self._sampling_strategy == "group_by_length" or self.max_frames_per_batch is not None
         return ClipBatchSampler(
             getattr(dataset, "sizes", [len(dataset)]),
             self._train_batch_size,
             self._data_seed,
             lengths=find_lengths(dataset, args.length_column_name) if needs_lengths else None,
-            strategy=args.train_sampling_strategy,
+            strategy=self._sampling_strategy,
             max_frames=self.max_frames_per_batch,
             weights=getattr(dataset, "weights", None),
             accumulation_steps=args.gradient_accumulation_steps,
@@ -136,6 +135,12 @@ class EnClapTrainer(Seq2SeqTrainer):
     @property
     def _data_seed(self) -> int:
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    @property
+    def _sampling_strategy(self) -> str:
+        if hasattr(self.args, "train_sampling_strategy"):
+            return self.args.train_sampling_strategy
+        return "group_by_length" if self.args.group_by_length else "random"  # transformers 5.0
 
     def _loader_arguments(self, collator) -> dict:
         args = self.args
