@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import Dataset
 from transformers import GenerationConfig, Pipeline
+from transformers.dynamic_module_utils import custom_object_save
 
 from .audio_loading import AudioLoadError, as_audio_batch
 
@@ -152,6 +153,7 @@ class AudioCaptioningPipeline(Pipeline):
         if __name__.startswith("transformers_modules."):
             self.model.save_pretrained(save_directory, **kwargs)
             self.processor.save_pretrained(save_directory, include_encoders=True)
+            custom_object_save(self, save_directory)  # the pipeline's file, which the configuration names
         else:
             from . import hub_export
 

@@ -275,6 +275,15 @@ class EnClapTrainer(Seq2SeqTrainer):
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
+    def push_to_hub(self, *args, **kwargs):
+        """As in Trainer: upload the output directory, a complete repository; returns the commit."""
+        if not hasattr(self.processing_class, "encoders"):
+            logger.warning(
+                "Without a `processing_class` the captioner is pushed alone, and nobody can caption with it; pass the "
+                "`EnClapProcessor` to the trainer, or push it to the same repository with `processor.push_to_hub(...)`."
+            )
+        return super().push_to_hub(*args, **kwargs)
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """As in Trainer, which saves the processor once more: here with encoders, as nobody else has this machine's."""
         processor = self.processing_class
