@@ -1,4 +1,4 @@
-"""The `enclap` command: one sub-command each for captioning, scoring, making sound scenes and converting."""
+"""The `enclap` command: one sub-command each for captioning, scoring, making sound scenes, converting, pushing."""
 
 import argparse
 import sys
@@ -19,6 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_score_command(commands)
     add_scenes_command(commands)
     add_convert_command(commands)
+    add_push_command(commands)
     return parser
 
 
@@ -72,6 +73,21 @@ def add_convert_command(commands) -> None:
     )
     convert.add_convert_arguments(parser)
     parser.set_defaults(run=convert.run_convert)
+
+
+def add_push_command(commands) -> None:
+    """`enclap push`."""
+    from .commands import push
+
+    parser = commands.add_parser(
+        "push",
+        help="upload a repository to the Hub",
+        description="Upload a model with its processor and encoders, and the code that loads them, to the Hub.",
+        epilog=push.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    push.add_push_arguments(parser)
+    parser.set_defaults(run=push.run_push)
 
 
 def main(argv: list[str] | None = None) -> int:

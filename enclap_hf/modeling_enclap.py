@@ -358,6 +358,24 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         )
         return result if wants_dict(self.config, return_dict) else result.to_tuple()
 
+    def push_to_hub(self, repo_id: str, processor=None, **kwargs) -> str:
+        """Upload the model with the code to load it; together with a processor, as a complete repository.
+
+        Args:
+            repo_id: "name" or "owner/name".
+            processor: [`EnClapProcessor`], uploaded in the same commit. Without one, the repository is complete after
+                `processor.push_to_hub(repo_id)`.
+            kwargs: `private`, `token`, `revision`, `commit_message`, `commit_description`, `create_pr`, `tags`,
+                `max_shard_size`, as in every transformers model.
+        Returns:
+            the commit's address.
+        """
+        if __name__.startswith("transformers_modules."):
+            return super().push_to_hub(repo_id, **kwargs)  # transformers knows where this code came from
+        from . import hub_export
+
+        return hub_export.push_parts(repo_id, model=self, processor=processor, **kwargs)
+
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
         """Shift labels (B, S) one to the right, starting with `decoder_start_token_id`."""
         return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import Dataset
 from transformers import GenerationConfig, Pipeline
+from transformers.dynamic_module_utils import custom_object_save
 
 from .audio_loading import AudioLoadError, as_audio_batch
 
@@ -148,9 +149,21 @@ class AudioCaptioningPipeline(Pipeline):
         return sorted(captions, key=lambda caption: -caption["score"])  # sampled ones come in any order
 
     def save_pretrained(self, save_directory: str, **kwargs) -> None:
-        """Write the model and a processor that holds its encoders, so that the directory is self-contained."""
-        self.model.save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory, include_encoders=True)
+        """Write model, processor with its encoders, and their code, so that the directory is self-contained."""
+        if __name__.startswith("transformers_modules."):
+            self.model.save_pretrained(save_directory, **kwargs)
+            self.processor.save_pretrained(save_directory, include_encoders=True)
+            custom_object_save(self, save_directory)  # the pipeline's file, which the configuration names
+        else:
+            from . import hub_export
+
+            hub_export.save_repository(self.model, self.processor, save_directory, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs) -> str:
+        """Upload what [`save_pretrained`] writes, see [`EnClapForConditionalGeneration.push_to_hub`]."""
+        if __name__.startswith("transformers_modules."):
+            return super().push_to_hub(repo_id, **kwargs)
+        return self.model.push_to_hub(repo_id, processor=self.processor, **kwargs)
 
 
 def register_audio_captioning() -> None:

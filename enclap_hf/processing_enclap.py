@@ -5,10 +5,8 @@ holds references to where they are; both kinds load the same way, and the encode
 """
 
 import os
-import tempfile
 
 import torch
-from huggingface_hub import HfApi
 from transformers import BatchFeature, ClapAudioModelWithProjection, EncodecModel, ProcessorMixin
 
 from .audio_encoders import AudioEncoders
@@ -238,24 +236,20 @@ class EnClapProcessor(ProcessorMixin):
         return files
 
     def push_to_hub(self, repo_id: str, include_encoders: bool = True, **kwargs) -> str:
-        """Upload the processor, with both encoders unless told otherwise; returns the commit's address.
+        """Upload the processor with the code to load it, and with both encoders unless told otherwise.
 
         Args:
             repo_id: "name" or "owner/name".
-            include_encoders: as in [`save_pretrained`].
-            kwargs: `token`, `private`, `commit_message`, `revision`, `create_pr`.
+            include_encoders: False uploads references to where they are.
+            kwargs: `private`, `token`, `revision`, `commit_message`, `commit_description`, `create_pr`, `tags`.
+        Returns:
+            the commit's address.
         """
-        api = HfApi(token=kwargs.get("token"))
-        repo_id = api.create_repo(repo_id, private=kwargs.get("private"), exist_ok=True).repo_id
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, include_encoders=include_encoders)
-            return api.upload_folder(
-                repo_id=repo_id,
-                folder_path=folder,
-                commit_message=kwargs.get("commit_message") or "Upload processor",
-                revision=kwargs.get("revision"),
-                create_pr=kwargs.get("create_pr"),
-            )
+        if __name__.startswith("transformers_modules."):
+            return super().push_to_hub(repo_id, **kwargs)  # transformers knows where this code came from
+        from . import hub_export
+
+        return hub_export.push_parts(repo_id, processor=self, include_encoders=include_encoders, **kwargs)
 
 
 def clean_up_text(text: str) -> str:

@@ -1,12 +1,15 @@
-"""Tiny models of every part, built from configurations and seeds, and clips of synthesised sound."""
+"""Tiny models of every part, built from configurations and seeds, clips of synthesised sound, and a stand-in Hub."""
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+import transformers
+from huggingface_hub import constants
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     ClapAudioConfig,
@@ -17,9 +20,14 @@ from transformers import (
 )
 
 from enclap_hf import EnClapConfig, EnClapFeatureExtractor, EnClapForConditionalGeneration, EnClapProcessor
+from hub_server import StandInHub
 
 SAMPLING_RATE = 24_000
 CAPTIONS = ["a dog barks twice", "rain falls on a roof", "it doesn't stop, then a bell rings.", "people's voices"]
+HUB_TOKENS = {
+    "hf_writer": {"name": "me", "organisations": ["lab"], "write": True},
+    "hf_reader": {"name": "guest", "organisations": [], "write": False},
+}
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -157,6 +165,24 @@ def fusion_processor() -> EnClapProcessor:
 @pytest.fixture
 def tiny_model() -> EnClapForConditionalGeneration:
     return build_model()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The stand-in, and this process as a client of it with an empty cache, logged in with a token that may write."""
+    (tmp_path / "hub").mkdir()
+    with StandInHub(tmp_path / "hub", HUB_TOKENS) as hub:
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.endpoint)
+        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)
+        monkeypatch.setenv("HF_TOKEN", "hf_writer")
+        yield hub
+        assert hub.unknown_requests == []
 
 
 def make_clip(duration_s: float, seed: int = 0, sampling_rate: int = SAMPLING_RATE) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import BartConfig, BartForConditionalGeneration, ClapConfig, ClapModel
+from transformers import BartConfig, BartForConditionalGeneration, ClapConfig, ClapModel, pipeline
 from transformers.modeling_outputs import BaseModelOutput
 
 from conftest import make_clip
@@ -331,21 +331,23 @@ def test_wrong_usage_is_said_in_one_line(tmp_path, capsys, arguments, message):
     assert os.listdir(tmp_path) == []
 
 
-def test_upload_sends_the_whole_folder(converted, monkeypatch):
-    calls = []
-
-    class Api:
-        def create_repo(self, name, **kwargs):
-            calls.append((name, kwargs))
-            return type("Repository", (), {"repo_id": f"someone/{name}"})
-
-        def upload_folder(self, **kwargs):
-            calls.append(kwargs)
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    assert main(["convert", "--output", converted, "--push-to-hub", "tiny", "--private"]) == 0
-    assert calls[0] == ("tiny", {"private": True, "exist_ok": True})
-    assert calls[1]["repo_id"] == "someone/tiny" and calls[1]["folder_path"] == converted
+def test_a_converted_folder_is_pushed_and_loads_from_the_hub(converted, hub, capsys):
+    arguments = ["convert", "--output", converted, "--push-to-hub"]
+    assert main([*arguments, "lab/tiny", "--private"]) == 0
+    commit = hub.repositories["lab/tiny"].branches["main"]
+    assert capsys.readouterr().err.endswith(f"Uploaded: {hub.endpoint}/lab/tiny/commit/{commit}\n")
+    assert hub.repositories["lab/tiny"].private
+    folder = Path(converted)
+    kept = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = hub.files("lab/tiny")
+    assert kept.items() <= files.items() and set(files) - set(kept) <= {"README.md", ".gitattributes"}
+    captions = [
+        pipeline("audio-captioning", model=place, device="cpu")(make_clip(0.7), sampling_rate=24_000)
+        for place in (converted, "lab/tiny")
+    ]
+    assert captions[0] == captions[1]
+    assert main([*arguments, "other/tiny"]) == 2
+    assert "enclap convert: The Hub does not let this token write to other/tiny" in capsys.readouterr().err
 
 
 PUBLISHED_DECODING_OF_BART = {

@@ -11,8 +11,8 @@ import soundfile
 from transformers import pipeline
 
 from conftest import build_model, build_processor, make_clip
-from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor
-from enclap_hf.hub_export import CODE_FILES, add_remote_code, save_repository
+from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor, hub_export
+from enclap_hf.hub_export import CODE_FILES, add_remote_code, list_code_files, save_repository
 
 RATE = 24_000
 
@@ -36,7 +36,7 @@ def clip_path(tmp_path_factory) -> str:
 def test_a_repository_holds_model_processor_encoders_and_code(repository):
     files = set(os.listdir(repository))
     assert {"config.json", "generation_config.json", "model.safetensors", "processor_config.json"} <= files
-    assert {"tokenizer.json", "requirements.txt", *CODE_FILES} <= files
+    assert {"tokenizer.json", "requirements.txt", *list_code_files()} <= files
     for name in ("codec", "clap"):
         assert {"config.json", "model.safetensors"} <= set(os.listdir(os.path.join(repository, name)))
     config = json.loads(Path(repository, "config.json").read_text())
@@ -68,6 +68,18 @@ def test_adding_the_code_twice_changes_nothing(repository):
     before = read()
     add_remote_code(repository)
     assert read() == before
+
+
+def test_the_handler_of_inference_endpoints_travels_along(tmp_path, monkeypatch):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "saved").mkdir()
+    for name in (*CODE_FILES, "handler.py"):
+        (tmp_path / "package" / name).write_text(f"# {name}")
+    monkeypatch.setattr(hub_export, "__file__", str(tmp_path / "package" / "hub_export.py"))
+    add_remote_code(str(tmp_path / "saved"))
+    assert sorted(os.listdir(tmp_path / "saved")) == sorted([*CODE_FILES, "handler.py", "requirements.txt"])
+    (tmp_path / "package" / "handler.py").unlink()
+    assert list_code_files() == list(CODE_FILES)
 
 
 # The package is made impossible to import, wherever it may be installed.

@@ -310,25 +310,3 @@ def test_a_loaded_processor_reaches_a_worker_process(repository):
 def test_the_processor_names_what_the_model_takes(tiny_processor):
     inputs = tiny_processor(audio=make_clip(0.1), sampling_rate=RATE)
     assert set(tiny_processor.model_input_names) == set(inputs)
-
-
-def test_pushing_uploads_the_encoders_sub_folders(monkeypatch, repository):
-    """transformers' own push uploads one directory level."""
-    uploaded = {}
-
-    class Api:
-        def __init__(self, token=None):
-            pass
-
-        def create_repo(self, repo_id, **_):
-            return type("Url", (), {"repo_id": f"me/{repo_id}"})
-
-        def upload_folder(self, repo_id, folder_path, **_):
-            for parent, _, names in os.walk(folder_path):
-                uploaded[os.path.relpath(parent, folder_path)] = names
-            return repo_id
-
-    monkeypatch.setattr("enclap_hf.processing_enclap.HfApi", Api)
-    assert EnClapProcessor.from_pretrained(repository).push_to_hub("mine") == "me/mine"
-    assert {"config.json", "model.safetensors"} <= set(uploaded["codec"]) & set(uploaded["clap"])
-    assert "processor_config.json" in uploaded["."]

@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 
+from .push import PushError, push_folder
+
 EXAMPLES = """examples:
   enclap convert --enclap audiocaps_base/ --clap 630k-audioset-fusion-best.pt --encodec encodec_24khz-d7cc33bc.th \\
       --tokenizer facebook/bart-base --output enclap-base-audiocaps
@@ -56,7 +58,7 @@ def run_convert(args: argparse.Namespace) -> int:
     handler = say_progress()
     try:
         return run_steps(args)
-    except ConversionError as error:
+    except (ConversionError, PushError) as error:
         return complain(error)
     except OSError as error:
         return complain(f"{error}. Nothing half-written is left.")
@@ -78,7 +80,10 @@ def run_steps(args: argparse.Namespace) -> int:
     if args.verify:
         status = verify(args)
     if args.push_to_hub:
-        upload(args.output, args.push_to_hub, args.private)
+        commit = push_folder(
+            args.output, args.push_to_hub, private=args.private or None, commit_message="Upload converted EnCLAP"
+        )
+        print(f"Uploaded: {commit.commit_url}", file=sys.stderr)
     return status
 
 
@@ -136,13 +141,3 @@ def verify(args: argparse.Namespace) -> int:
         print(describe_comparison(path, comparison), flush=True)
         status = status if comparison.agrees else 1
     return status
-
-
-def upload(folder: str, repository: str, private: bool) -> None:
-    """Upload a converted folder to the Hub."""
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    name = api.create_repo(repository, private=private or None, exist_ok=True).repo_id
-    api.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload converted EnCLAP")
-    print(f"Uploaded to https://hf.co/{name}", file=sys.stderr)

@@ -9,7 +9,8 @@ What differs from `Seq2SeqTrainer`:
 * `caption_loss` and `mcm_loss` are logged beside `loss`, in training and in evaluation. In evaluation the captions are
   read off visible codes, and masked codec modelling is a second pass of the encoder over hidden ones;
 * in evaluation no clip counts twice, whatever the number of processes;
-* what is saved in the output directory itself is a complete repository, with both encoders and a model card.
+* what is saved in the output directory itself, and so what is pushed, is a complete repository, with both encoders and
+  a model card; checkpoints refer to the encoders.
 """
 
 import glob
@@ -48,6 +49,8 @@ class EnClapTrainer(Seq2SeqTrainer):
     def __init__(self, *args, max_frames_per_batch: int | None = None, model_card: str | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self._check_settings(max_frames_per_batch)
+        if self.args.hub_token is not None:
+            self.args.hub_token = _Unsaved(self.args.hub_token)  # training_args.bin is uploaded
         self.max_frames_per_batch, self.model_card = max_frames_per_batch, model_card
         self.eval_data_collator = (
             self.data_collator.for_evaluation() if hasattr(self.data_collator, "for_evaluation") else self.data_collator
@@ -69,10 +72,9 @@ class EnClapTrainer(Seq2SeqTrainer):
                 f"Got `label_smoothing_factor`={self.args.label_smoothing_factor}, which would drop the MCM loss; set "
                 "`label_smoothing` in the model's configuration instead."
             )
-        if self.args.train_sampling_strategy not in STRATEGIES:
+        if self._sampling_strategy not in STRATEGIES:
             raise ValueError(
-                f"Got `train_sampling_strategy`={self.args.train_sampling_strategy}; expected one of "
-                f"{', '.join(STRATEGIES)}."
+                f"Got `train_sampling_strategy`={self._sampling_strategy}; expected one of {', '.join(STRATEGIES)}."
             )
         if max_frames_per_batch is not None and max_frames_per_batch < 1:
             raise ValueError(f"Got `max_frames_per_batch`={max_frames_per_batch}; expected at least 1, or None.")
@@ -98,13 +100,13 @@ class EnClapTrainer(Seq2SeqTrainer):
     def make_train_sampler(self) -> ClipBatchSampler:
         """The sampler of this process's training batches."""
         dataset, args = self.train_dataset, self.args
-        needs_lengths = args.train_sampling_strategy == "group_by_length" or self.max_frames_per_batch is not None
+        needs_lengths = self._sampling_strategy == "group_by_length" or self.max_frames_per_batch is not None
         return ClipBatchSampler(
             getattr(dataset, "sizes", [len(dataset)]),
             self._train_batch_size,
             self._data_seed,
             lengths=find_lengths(dataset, args.length_column_name) if needs_lengths else None,
-            strategy=args.train_sampling_strategy,
+            strategy=self._sampling_strategy,
             max_frames=self.max_frames_per_batch,
             weights=getattr(dataset, "weights", None),
             accumulation_steps=args.gradient_accumulation_steps,
@@ -133,6 +135,12 @@ class EnClapTrainer(Seq2SeqTrainer):
     @property
     def _data_seed(self) -> int:
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    @property
+    def _sampling_strategy(self) -> str:
+        if hasattr(self.args, "train_sampling_strategy"):
+            return self.args.train_sampling_strategy
+        return "group_by_length" if self.args.group_by_length else "random"  # transformers 5.0
 
     def _loader_arguments(self, collator) -> dict:
         args = self.args
@@ -263,10 +271,28 @@ class EnClapTrainer(Seq2SeqTrainer):
         is_final = output_dir is None or output_dir == self.args.output_dir
         super().save_model(output_dir, _internal_call=True)
         if is_final and self.args.should_save and hasattr(self.processing_class, "encoders"):
-            self.processing_class.save_pretrained(self.args.output_dir, include_encoders=True)
-            add_remote_code(self.args.output_dir)
+            _CompleteProcessor(self.processing_class).save_pretrained(self.args.output_dir)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def push_to_hub(self, *args, **kwargs):
+        """As in Trainer: upload the output directory, a complete repository; returns the commit."""
+        if not hasattr(self.processing_class, "encoders"):
+            logger.warning(
+                "Without a `processing_class` the captioner is pushed alone, and nobody can caption with it; pass the "
+                "`EnClapProcessor` to the trainer, or push it to the same repository with `processor.push_to_hub(...)`."
+            )
+        return super().push_to_hub(*args, **kwargs)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """As in Trainer, which saves the processor once more: here with encoders, as nobody else has this machine's."""
+        processor = self.processing_class
+        if hasattr(processor, "encoders"):
+            self.processing_class = _CompleteProcessor(processor)
+        try:
+            super()._push_from_checkpoint(checkpoint_folder)
+        finally:
+            self.processing_class = processor
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write `model_card` as README.md."""
@@ -275,6 +301,24 @@ class EnClapTrainer(Seq2SeqTrainer):
         elif self.is_world_process_zero():
             with open(os.path.join(self.args.output_dir, "README.md"), "w", encoding="utf-8") as file:
                 file.write(self.model_card)
+
+
+class _CompleteProcessor:
+    """A processor that is saved with both encoders, and with the code for it and the model beside it."""
+
+    def __init__(self, processor):
+        self.processor = processor
+
+    def save_pretrained(self, save_directory: str) -> None:
+        self.processor.save_pretrained(save_directory, include_encoders=True)
+        add_remote_code(save_directory)
+
+
+class _Unsaved(str):
+    """A secret that is empty once it is pickled."""
+
+    def __reduce__(self):
+        return str, ("",)
 
 
 class _FollowEpoch(TrainerCallback):

@@ -1,0 +1,84 @@
+"""`enclap push`: upload a folder with a complete repository to the Hub."""
+
+import argparse
+import sys
+
+EXAMPLES = """examples:
+  enclap push enclap-base-audiocaps owner/enclap-base-audiocaps --private
+  enclap push runs/clotho owner/enclap-clotho --revision epoch-15 --message "After 15 epochs"
+
+The folder is what the Trainer, `enclap convert`, `pipe.save_pretrained` or `hub_export.save_repository` wrote.
+"""
+
+
+def add_push_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `enclap push`."""
+    parser.add_argument("folder", metavar="FOLDER", help="model, processor and both encoders, as they were saved")
+    parser.add_argument("repo_id", metavar="OWNER/NAME", help="repository on the Hub, made when missing")
+    parser.add_argument("--private", action="store_true", help="make the repository private, if it is new")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch to upload to, made when missing (default: main)")
+    parser.add_argument("--message", metavar="TEXT", help="the commit's message")
+    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
+    parser.add_argument("--token", help="access token (default: HF_TOKEN, or that of `hf auth login`)")
+
+
+def run_push(args: argparse.Namespace) -> int:
+    """Upload; returns 0 when all is on the Hub, 2 with the reason when it is not."""
+    try:
+        commit = push_folder(
+            args.folder,
+            args.repo_id,
+            private=args.private or None,
+            token=args.token,
+            revision=args.revision,
+            commit_message=args.message,
+            create_pr=args.create_pr,
+        )
+    except PushError as error:
+        print(f"enclap push: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print(commit.pr_url or commit.commit_url)
+    return 0
+
+
+class PushError(Exception):
+    """Why nothing was uploaded, and what to do."""
+
+
+def push_folder(folder: str, repo_id: str, **options):
+    """[`~enclap_hf.hub_export.push_repository`] for the terminal.
+
+    Raises:
+        PushError: nothing was uploaded; the message says why in words.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import disable_progress_bars
+
+    from ..hub_export import push_repository
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    http_error = HfHubHTTPError.__mro__[1]  # of httpx or httpx2, whichever this huggingface_hub uses
+    try:
+        return push_repository(folder, repo_id, **options)
+    except HfHubHTTPError as error:
+        raise PushError(explain_refusal(error, repo_id)) from error
+    except http_error as error:
+        raise PushError(f"The Hub cannot be reached: {error}.") from error
+    except (ValueError, OSError) as error:
+        raise PushError(error) from error
+
+
+def explain_refusal(error: Exception, repo_id: str) -> str:
+    """What the Hub's answer means, and what to do."""
+    if error.response.status_code == 401:
+        return (
+            "The Hub wants an access token and got none that it knows. Log in with `hf auth login`, or pass a token "
+            "with write permission as --token or HF_TOKEN."
+        )
+    if error.response.status_code == 403:
+        return (
+            f"The Hub does not let this token write to {repo_id}. Pass a token with write permission there, push to a "
+            "name of your own, or pass --create-pr if the repository exists."
+        )
+    return str(error)
