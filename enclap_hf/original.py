@@ -14,6 +14,7 @@ Only `enclap convert --verify` and this module import the packages: pip install 
 import contextlib
 import functools
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -25,11 +26,13 @@ import torch
 from transformers import BartTokenizer, BertTokenizer, RobertaConfig, RobertaModel, RobertaTokenizer
 
 from .audio_loading import load_audio, resample_audio
-from .conversion.original_checkpoints import ConversionError, read_state_dict
+from .conversion.original_checkpoints import ConversionError, read_state_dict, shorten_error
 from .modeling_enclap import EnClapForConditionalGeneration
 from .processing_enclap import EnClapProcessor
 
 CLAP_SAMPLING_RATE = 48_000
+# What each package imports that its own requirements leave out.
+ALSO_NEEDED = {"encodec": ("torchaudio",), "laion_clap": ("torchaudio", "torchvision")}
 # Width of the first stage of HTSAT -> LAION-CLAP's name for it.
 HTSAT_NAMES = {96: "HTSAT-tiny", 128: "HTSAT-base", 256: "HTSAT-large"}
 TEXT_TENSORS = ("text_branch.", "text_transform.", "text_projection.")
@@ -71,12 +74,20 @@ def import_original(name: str):
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:  # OSError: torchaudio built for another torch
-        reason = " ".join(str(error).split())[:200]
+        missing = [module for module in (name, *ALSO_NEEDED[name]) if importlib.util.find_spec(module) is None]
+        not_installed = f" Not installed: {', '.join(missing)}." if missing else ""
         raise ConversionError(
-            f"The original package `{name}` cannot be imported: {reason}. Install what is missing with: pip install "
-            '"enclap-hf[original]". `encodec` needs torchaudio, and `laion_clap` torchaudio and torchvision, built '
-            f"for this torch ({torch.__version__})."
+            f"The original package `{name}` cannot be imported: {shorten_error(error)}.{not_installed} Install what is "
+            f'missing with: pip install "enclap-hf[original]". torchaudio and torchvision have to be built for this '
+            f"torch ({torch.__version__})."
         ) from error
+
+
+def import_packages() -> None:
+    """Import both original packages, to know before long work that they are there; raises as [`import_original`]."""
+    import_original("encodec")
+    with text_models_left_out():
+        import_original("laion_clap")
 
 
 class OriginalEncodec:
@@ -91,7 +102,12 @@ class OriginalEncodec:
     def __init__(self, source: str = "default"):
         build = import_original("encodec").EncodecModel.encodec_model_24khz
         if source == "default":
-            self.model = build(pretrained=True)
+            try:
+                self.model = build(pretrained=True)
+            except OSError as error:
+                raise ConversionError(
+                    f"The `encodec` package cannot fetch its weights ({shorten_error(error)}); pass --encodec FILE.th."
+                ) from error
             return
         check_is_file(source, "--encodec", "EnCodec's .th file")
         self.model = build(pretrained=False)
@@ -152,7 +168,7 @@ def load_original(model, tensors: dict[str, torch.Tensor], path: str, left_out: 
     try:
         result = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
-        raise ConversionError(f"{path} does not fit the original package: {' '.join(str(error).split())}") from error
+        raise ConversionError(f"{path} does not fit the original package: {shorten_error(error)}") from error
     wrong = [name for name in result.missing_keys if not name.startswith(left_out or "\0")] + result.unexpected_keys
     if wrong:
         raise ConversionError(f"{path} does not fit the original package: tensor `{wrong[0]}`.")
@@ -212,7 +228,7 @@ def load_converted(repository: str) -> tuple[EnClapForConditionalGeneration, EnC
             EnClapProcessor.from_pretrained(repository),
         )
     except (OSError, ValueError) as error:
-        raise ConversionError(f"{repository} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
+        raise ConversionError(f"{repository} cannot be loaded: {shorten_error(error)}") from error
 
 
 def compare_recording(

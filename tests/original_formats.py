@@ -123,6 +123,18 @@ def name_encodec_tensors(codec: EncodecModel) -> OrderedDict:
     return tensors
 
 
+def save_original_sources(folder: Path) -> dict[str, str]:
+    """Tiny sources in all three original formats: the arguments of `convert_checkpoints`, without `output`."""
+    torch.save(make_clap_checkpoint(name_clap_tensors(build_tiny_tower())), folder / "clap.pt")
+    torch.save(name_encodec_tensors(build_tiny_codec()), folder / "encodec.th")
+    return {
+        "enclap": str(PUBLISHED / "ckpt"),
+        "clap": str(folder / "clap.pt"),
+        "encodec": str(folder / "encodec.th"),
+        "tokenizer": str(PUBLISHED / "tokenizer"),
+    }
+
+
 class StandInModule(types.ModuleType):
     """A package of which only what is set on it is ever called; any other name is an empty class."""
 

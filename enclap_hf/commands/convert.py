@@ -31,7 +31,9 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", metavar="REPO|DIR", help="tokenizer (default: that of --enclap, else facebook/bart-large)"
     )
-    parser.add_argument("--output", metavar="DIR", required=True, help="folder to write; with --verify alone, to read")
+    parser.add_argument(
+        "--output", metavar="DIR", required=True, help="folder to write; with --verify or --push-to-hub alone, to read"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
     parser.add_argument("--to-original", metavar="DIR", help="write a converted captioner in the published format")
     parser.add_argument(
@@ -63,7 +65,7 @@ def run_convert(args: argparse.Namespace) -> int:
     except OSError as error:
         return complain(f"{error}. Nothing half-written is left.")
     finally:
-        logging.getLogger(__package__).removeHandler(handler)
+        logging.getLogger("enclap_hf").removeHandler(handler)
 
 
 def run_steps(args: argparse.Namespace) -> int:
@@ -71,6 +73,10 @@ def run_steps(args: argparse.Namespace) -> int:
     from ..conversion.convert_original_checkpoints import convert_checkpoints, write_original
 
     status = 0
+    if args.verify:
+        from ..original import import_packages
+
+        import_packages()
     if args.to_original:
         write_original(args.to_original, args.output, overwrite=args.overwrite)
     elif args.enclap:
@@ -79,6 +85,9 @@ def run_steps(args: argparse.Namespace) -> int:
         print(f"Wrote {args.output}.", file=sys.stderr)
     if args.verify:
         status = verify(args)
+        if status and args.push_to_hub:
+            complain(f"{args.output} was not uploaded, because of the above.")
+            return status
     if args.push_to_hub:
         commit = push_folder(
             args.output, args.push_to_hub, private=args.private or None, commit_message="Upload converted EnCLAP"
@@ -89,7 +98,7 @@ def run_steps(args: argparse.Namespace) -> int:
 
 def find_usage_problem(args: argparse.Namespace) -> str | None:
     """What cannot be done with these arguments, if anything."""
-    if args.to_original and (args.enclap or args.clap or args.verify):
+    if args.to_original and (args.enclap or args.clap or args.verify or args.push_to_hub):
         return "--to-original takes a converted folder and --output alone."
     if args.enclap and not args.clap:
         return (
@@ -99,6 +108,11 @@ def find_usage_problem(args: argparse.Namespace) -> str | None:
         return "nothing to do; pass --enclap and --clap to convert, --to-original, or --verify."
     if not (args.to_original or args.enclap) and not os.path.isdir(args.output):
         return f"--output {args.output} is no folder; pass --enclap and --clap to convert first."
+    if args.verify and not os.path.isfile(args.clap or ""):
+        return (
+            f"--verify got --clap {args.clap}; the original package reads LAION-CLAP's .pt file, so pass the file that "
+            "--output was made from."
+        )
     return None
 
 
@@ -106,7 +120,7 @@ def say_progress() -> logging.Handler:
     """Show what the package logs on the error stream; returns the handler."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    package = logging.getLogger(__package__)
+    package = logging.getLogger("enclap_hf")
     package.addHandler(handler)
     package.setLevel(logging.INFO)
     return handler

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, BartTokenizer, ClapAudioModelWithProjection, EncodecModel
 
 from ..configuration_enclap import EnClapConfig
@@ -31,16 +32,21 @@ from ..model_card import CaptionerCard, write_card
 from ..model_card_makers import make_conversion_card
 from ..modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
 from ..processing_enclap import EnClapProcessor
-from .original_checkpoints import ConversionError, read_state_dict
+from .original_checkpoints import ConversionError, read_state_dict, shorten_error
 from .original_tensor_maps import convert_clap_tensors, convert_encodec_tensors
 from .published_captioner import WEIGHT_FILES, find_weights, make_original_config, read_captioner
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_ENCODEC = "facebook/encodec_24khz"
+# What EnCodec has to be, whatever its codebooks: the 48 kHz model has as many of the same size.
+ENCODEC_SAMPLING_RATE, ENCODEC_CHANNELS = 24_000, 1
 # The published inference names it in its code. BART-base has the same one.
 DEFAULT_TOKENIZER = "facebook/bart-large"
-NOT_FOUND_ERRORS = (OSError, ValueError, KeyError, RuntimeError)
+# Either of these makes a tokenizer.
+TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+# What loading a repository raises that is missing, damaged or of another kind.
+NOT_FOUND_ERRORS = (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError)
 
 
 @dataclass
@@ -85,14 +91,17 @@ def read_parts(enclap: str, clap: str, encodec: str, tokenizer: str | None) -> P
     """Read and check all sources, see [`convert_checkpoints`]."""
     logger.info("Reading the captioner from %s", enclap)
     model = read_captioner(enclap)
+    text_source = tokenizer or (enclap if has_tokenizer(enclap) else DEFAULT_TOKENIZER)
+    logger.info("Reading the tokenizer from %s", text_source)
+    text_tokenizer = read_tokenizer(text_source, model.config)
+    encodec = DEFAULT_ENCODEC if encodec == "default" else encodec
     logger.info("Reading EnCodec from %s", encodec)
     codec, codec_source = read_encodec(encodec)
     logger.info("Reading CLAP from %s", clap)
     tower, clap_source = read_clap(clap)
-    text_source = tokenizer or (enclap if has_tokenizer(enclap) else DEFAULT_TOKENIZER)
     processor = EnClapProcessor.from_encoders(
         build_feature_extractor(model.config, codec, tower),
-        read_tokenizer(text_source, model.config),
+        text_tokenizer,
         codec,
         tower,
         num_codebooks=model.config.num_codebooks,
@@ -111,25 +120,32 @@ def read_encodec(source: str) -> tuple[EncodecModel, str]:
     """EnCodec from an original file or a repository, and a line about it."""
     if os.path.isfile(source):
         return convert_encodec_tensors(read_state_dict(source), source), describe_file(source)
-    source = DEFAULT_ENCODEC if source == "default" else source
-    return load_from_repository(EncodecModel, source, "--encodec"), describe_source(source)
+    return load_from_repository(EncodecModel, source, "--encodec", ("encodec",)), describe_source(source)
 
 
 def read_clap(source: str) -> tuple[ClapAudioModelWithProjection, str]:
     """The CLAP audio tower from an original file or a repository, and a line about it."""
     if os.path.isfile(source):
         return convert_clap_tensors(read_state_dict(source), source), describe_file(source)
-    return load_from_repository(ClapAudioModelWithProjection, source, "--clap"), describe_source(source)
+    tower = load_from_repository(ClapAudioModelWithProjection, source, "--clap", ("clap", "clap_audio_model"))
+    return tower, describe_source(source)
 
 
-def load_from_repository(model_class: type, source: str, option: str):
+def load_from_repository(model_class: type, source: str, option: str, model_types: tuple[str, ...]):
     """Load a transformers model of which no tensor may be missing."""
     try:
+        model_type = model_class.config_class.get_config_dict(source)[0].get("model_type")
+        if model_type not in model_types:
+            raise ConversionError(
+                f"{option} {source} holds a model of type {model_type!r}; expected {model_types[0]!r}."
+            )
         model, info = model_class.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    except ConversionError:
+        raise
     except NOT_FOUND_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
         raise ConversionError(
-            f"{option} {source} is neither a file nor a folder or Hub repository that can be loaded: {reason}"
+            f"{option} {source} is neither a file nor a folder or Hub repository that can be loaded: "
+            f"{shorten_error(error)}"
         ) from error
     if info["missing_keys"] or info["mismatched_keys"]:
         name = sorted([*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])])[0]
@@ -139,7 +155,7 @@ def load_from_repository(model_class: type, source: str, option: str):
 
 def has_tokenizer(folder: str) -> bool:
     """Whether a folder holds a tokenizer, in any of its formats."""
-    return any(os.path.isfile(os.path.join(folder, name)) for name in ("tokenizer.json", "vocab.json"))
+    return any(all(os.path.isfile(os.path.join(folder, name)) for name in names) for names in TOKENIZER_FILES)
 
 
 def read_tokenizer(source: str, config: EnClapConfig):
@@ -148,6 +164,12 @@ def read_tokenizer(source: str, config: EnClapConfig):
     Raises:
         ConversionError: none there, or its ids are not those of the captioner.
     """
+    if os.path.isdir(source) and not has_tokenizer(source):
+        expected = " or ".join(" and ".join(names) for names in TOKENIZER_FILES)
+        raise ConversionError(
+            f"--tokenizer {source} holds no tokenizer ({expected}); pass a folder that does, or a Hub repository such "
+            f"as {DEFAULT_TOKENIZER}."
+        )
     # Two files alone, as the published code kept them, do not say which tokenizer they are.
     plain = has_tokenizer(source) and not any(
         os.path.isfile(os.path.join(source, name)) for name in ("tokenizer.json", "tokenizer_config.json")
@@ -155,8 +177,7 @@ def read_tokenizer(source: str, config: EnClapConfig):
     try:
         tokenizer = (BartTokenizer if plain else AutoTokenizer).from_pretrained(source)
     except NOT_FOUND_ERRORS as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConversionError(f"--tokenizer {source} cannot be loaded: {reason}") from error
+        raise ConversionError(f"--tokenizer {source} cannot be loaded: {shorten_error(error)}") from error
     ours = {"vocab_size": len(tokenizer)}
     ours |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     for name, value in ours.items():
@@ -188,6 +209,8 @@ def check_parts_fit(config: EnClapConfig, codec: EncodecModel, tower: ClapAudioM
     for what, ours, wanted in (
         ("CLAP's embedding width", tower.config.projection_dim, config.clap_dim),
         ("EnCodec's codes in a codebook", codec.config.codebook_size, config.codec_vocab_size),
+        ("EnCodec's sampling rate", codec.config.sampling_rate, ENCODEC_SAMPLING_RATE),
+        ("EnCodec's channels", codec.config.audio_channels, ENCODEC_CHANNELS),
     ):
         if ours != wanted:
             raise ConversionError(
@@ -278,7 +301,7 @@ def write_original(repository: str, output: str, overwrite: bool = False) -> Non
     try:
         model, info = EnClapForConditionalGeneration.from_pretrained(repository, dtype="auto", output_loading_info=True)
     except NOT_FOUND_ERRORS as error:
-        raise ConversionError(f"{repository} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
+        raise ConversionError(f"{repository} cannot be loaded: {shorten_error(error)}") from error
     if info["missing_keys"] or info["mismatched_keys"]:
         raise ConversionError(f"{repository} lacks tensors: {sorted(info['missing_keys'])[:3]}; it is no whole model.")
     logger.info("Writing %s", output)

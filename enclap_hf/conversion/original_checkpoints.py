@@ -13,6 +13,7 @@ import pickletools
 import shutil
 import struct
 import tempfile
+import textwrap
 import zipfile
 
 import numpy as np
@@ -40,6 +41,11 @@ SAFE_TORCH_VERSION = (2, 6)
 
 class ConversionError(ValueError):
     """A source that cannot be converted; one line with the file, the reason and what to do."""
+
+
+def shorten_error(error: object) -> str:
+    """What another library says of an error, in one line of bounded length."""
+    return textwrap.shorten(str(error), 240, placeholder=" ...") or type(error).__name__
 
 
 def read_json(path: str) -> dict:
@@ -103,8 +109,7 @@ def read_safetensors(path: str) -> dict[str, torch.Tensor]:
 
 def damaged(path: str, reason: object) -> ConversionError:
     """The error for a file that is not what its writer wrote."""
-    text = " ".join(str(reason).split()) or type(reason).__name__
-    return ConversionError(f"{path} is damaged or no checkpoint: {text[:200]}. Fetch the file again.")
+    return ConversionError(f"{path} is damaged or no checkpoint: {shorten_error(reason)}. Fetch the file again.")
 
 
 def read_zip_checkpoint(path: str):
@@ -116,10 +121,11 @@ def read_zip_checkpoint(path: str):
             refuse_code(path, wanted)
             if protocol <= 2:
                 return load_weights(path, mmap=True)
-            with tempfile.TemporaryDirectory() as folder:
+            # The tensors stay mapped when the copy's name is gone; where that cannot be, the copy stays until the end.
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 copy = os.path.join(folder, "checkpoint.pt")
                 copy_archive(archive, copy, rewrite_in_protocol_2(pickled))
-                return load_weights(copy, mmap=False)
+                return load_weights(copy, mmap=True)
     except ConversionError:
         raise
     except READING_ERRORS as error:

@@ -105,6 +105,14 @@ def shape_of(tensors: dict[str, torch.Tensor], name: str, dimensions: int, path:
     return tensors[name].shape
 
 
+def refuse_other_checkpoints(tensors: dict[str, torch.Tensor], prefix: str, expected: str, path: str) -> None:
+    """Refuse a file of which no tensor's name has the prefix that all files of its kind have."""
+    if not any(name.startswith(prefix) for name in tensors):
+        raise ConversionError(
+            f"{path} is not {expected}: none of its tensors is in `{prefix}`, its first is `{next(iter(tensors))}`."
+        )
+
+
 def count_modules(tensors: dict[str, torch.Tensor], pattern: str) -> int:
     """How many numbers a pattern's group has among the names. Never more than tensors: a gap is found on loading."""
     return len({match.group(1) for name in tensors if (match := re.match(pattern, name))})
@@ -122,6 +130,7 @@ def convert_clap_tensors(tensors: dict[str, torch.Tensor], path: str) -> ClapAud
         ConversionError: a tensor is missing, unexpected or wrongly shaped; or the audio encoder is not HTSAT.
     """
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    refuse_other_checkpoints(tensors, "audio_branch.", "a LAION-CLAP checkpoint", path)
     if any(name.startswith("audio_branch.conv_block") for name in tensors):
         raise ConversionError(f"{path} has a PANN audio encoder; EnCLAP reads HTSAT (tiny, base or large).")
     mapped = {}
@@ -150,10 +159,8 @@ def read_clap_sizes(tensors: dict[str, torch.Tensor], path: str) -> ClapAudioCon
     depths = [count_modules(tensors, rf"audio_branch\.layers\.{stage}\.blocks\.(\d+)\.") for stage in range(num_stages)]
     tables = [
         shape_of(tensors, f"{branch}layers.{stage}.blocks.0.attn.relative_position_bias_table", 2, path)
-        for stage in range(num_stages)
+        for stage in range(max(num_stages, 1))
     ]
-    if not tables:
-        raise ConversionError(f"{path} lacks tensors `audio_branch.layers...`; it is no LAION-CLAP checkpoint.")
     window_size = (round(tables[0][0] ** 0.5) + 1) // 2
     hidden_width = shape_of(tensors, f"{branch}layers.0.blocks.0.mlp.fc1.weight", 2, path)[0]
     sizes = {
@@ -193,7 +200,8 @@ def convert_encodec_tensors(tensors: dict[str, torch.Tensor], path: str) -> Enco
     Raises:
         ConversionError: a tensor is missing, unexpected or wrongly shaped; or it is not the causal mono model.
     """
-    if any(".norm." in name for name in tensors):
+    refuse_other_checkpoints(tensors, "quantizer.vq.", "an EnCodec checkpoint", path)
+    if any(re.match(r"encoder\.model\.0\.conv\.norm\.", name) for name in tensors):
         raise ConversionError(
             f"{path} is EnCodec's 48 kHz model; EnCLAP reads the 24 kHz one, such as encodec_24khz-d7cc33bc.th."
         )
