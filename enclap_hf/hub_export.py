@@ -9,8 +9,9 @@ import shutil
 
 # Shipped flat beside the weights; each imports the others as `from .x import y`.
 CODE_FILES = (
-    *("configuration_enclap.py", "modeling_enclap.py", "generation_enclap.py", "losses_enclap.py", "audio_loading.py"),
-    *("feature_extraction_enclap.py", "audio_encoders.py", "data_collator.py", "processing_enclap.py", "pipeline.py"),
+    *("configuration_enclap.py", "modeling_enclap.py", "generation_enclap.py", "losses_enclap.py"),
+    *("onednn_linear.py", "audio_loading.py", "feature_extraction_enclap.py", "audio_encoders.py"),
+    *("data_collator.py", "processing_enclap.py", "pipeline.py"),
 )
 REQUIREMENTS = ("torch", "transformers>=5.0,<6", "numpy", "soundfile", "soxr")
 MODEL_AUTO_MAP = {

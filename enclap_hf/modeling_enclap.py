@@ -9,7 +9,8 @@ What differs from BART:
   (`EnClapEncoder`), and positions that start at `<s>` (`SlotPositions`);
 * the slots are built here: callers pass codes, CLAP vector and the mask of codec frames, and never count the extra 3;
 * masked codec modelling: one linear head per codebook names the hidden codes (`losses_enclap.py`);
-* the beams of a clip share its cross-attention (`generation_enclap.py`).
+* the beams of a clip share its cross-attention (`generation_enclap.py`);
+* linear layers multiply with the faster of a CPU's two libraries (`onednn_linear.py`).
 
 Layers, decoder, cache and search are those of transformers.
 """
@@ -31,6 +32,7 @@ from transformers.models.bart.modeling_bart import (
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .generation_enclap import SharedAudioGenerationMixin, SharedCrossAttention, broadcast_slot_mask
 from .losses_enclap import masked_codec_loss, smoothed_caption_loss
+from .onednn_linear import use_onednn
 
 # Decoding of the published system; a repository's own generation_config.json replaces it.
 PUBLISHED_DECODING = {
@@ -195,6 +197,7 @@ class EnClapModel(BartModel):
                 config=config,
                 layer_idx=index,
             )
+        use_onednn(self)
         self.post_init()
 
     def forward(
@@ -276,6 +279,7 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         self.mcm_heads = nn.ModuleList(
             nn.Linear(config.d_model, config.codec_vocab_size) for _ in range(config.num_codebooks)
         )
+        use_onednn(self)
         self.post_init()
         self.generation_config._from_model_config = False  # it holds more than the configuration does
         self.generation_config.update(
@@ -341,7 +345,8 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
                 return_dict=True,
                 **kwargs,
             )
-            logits = self.lm_head(outputs.last_hidden_state) + self.final_logits_bias
+            logits = self.lm_head(outputs.last_hidden_state)
+            logits += self.final_logits_bias.to(logits.dtype)  # in place: logits are the largest tensor of a step
         caption_loss = mcm_loss = loss = None
         if labels is not None:
             caption_loss = loss = smoothed_caption_loss(logits, labels, self.config.label_smoothing, num_items_in_batch)
