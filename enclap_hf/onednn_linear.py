@@ -55,6 +55,8 @@ def multiply_transposed(left: torch.Tensor, right: torch.Tensor, bias: torch.Ten
 
 def multiplies_with_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether oneDNN may multiply these two."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # first of all: the rest cannot be traced
+        return False
     return (
         inputs.dtype == weight.dtype == torch.float32
         and inputs.device.type == weight.device.type == "cpu"
@@ -64,8 +66,6 @@ def multiplies_with_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
         and HAS_ONEDNN
         and torch._C._get_mkldnn_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
     )
 
 
