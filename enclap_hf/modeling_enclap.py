@@ -233,7 +233,7 @@ class EnClapModel(BartModel):
         slot_mask = build_slot_mask(attention_mask, states.shape[1] - NUM_EXTRA_SLOTS)
         num_rows = len(decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds)
         if slot_mask is not None and num_rows != len(states):
-            slot_mask = broadcast_slot_mask(slot_mask, states, self.config._attn_implementation)
+            slot_mask = broadcast_slot_mask(slot_mask, states)
         outputs = super().forward(
             attention_mask=slot_mask,
             decoder_input_ids=decoder_input_ids,

@@ -9,6 +9,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from conftest import build_model, make_clip, make_inputs
 from enclap_hf import DEFAULT_MODEL, EnClapForConditionalGeneration
+from enclap_hf.generation_enclap import SharedCrossAttention
 
 # Plain decoding: no forced tokens and no ban of repeats, so that a short loop can do the same.
 PLAIN = {
@@ -167,6 +168,34 @@ def test_a_static_cache_gives_the_same_ids(tiny_model, audio, decoding):
         **audio, max_new_tokens=12, **decoding, cache_implementation="static", disable_compile=True
     )
     assert torch.equal(static, expected)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_beams_attend_by_products_as_by_the_attention_of_transformers(tiny_model, audio, monkeypatch, attention):
+    tiny_model.set_attn_implementation(attention)
+
+    def search():
+        return tiny_model.generate(
+            **audio,
+            max_new_tokens=8,
+            return_dict_in_generate=True,
+            output_scores=True,
+            output_attentions=attention == "eager",
+        )
+
+    used, attends = [], SharedCrossAttention.attends_by_products
+    monkeypatch.setattr(
+        SharedCrossAttention, "attends_by_products", lambda *args: used.append(attends(*args)) or used[-1]
+    )
+    ours = search()
+    assert used.count(True) == 7 * tiny_model.config.decoder_layers, "all steps but the first, which fills the cache"
+    monkeypatch.setattr(SharedCrossAttention, "attends_by_products", lambda *args: False)
+    expected = search()
+    assert torch.equal(ours.sequences, expected.sequences)
+    torch.testing.assert_close(ours.sequences_scores, expected.sequences_scores, atol=1e-6, rtol=0)  # float32 sums
+    if attention == "eager":
+        torch.testing.assert_close(ours.cross_attentions, expected.cross_attentions)
+        assert ours.cross_attentions[3][0].shape == (12, 4, 1, 60)
 
 
 @pytest.mark.slow

@@ -69,6 +69,7 @@ def test_other_inputs_take_the_usual_way(calls, inputs):
     assert not calls
 
 
+@pytest.mark.filterwarnings("ignore:TF32")  # the switch goes with one of Intel's GPUs
 def test_autocast_and_the_switch_of_onednn_are_obeyed(calls):
     layer, inputs = make_layer(), torch.randn(3, 30)
     with torch.autocast("cpu", torch.bfloat16):
