@@ -2,7 +2,7 @@
 
     python examples/benchmark.py --size tiny --batch-size 2 --repeats 1       # a look, in half a minute
     python examples/benchmark.py --batch-size 8 --stages greedy beam          # beam search alone, BART-base sizes
-    python examples/benchmark.py --batch-size 16 --stages training --repeats 1 --memory
+    python examples/benchmark.py --batch-size 16 --stages training --repeats 1 --cold --memory
     python examples/benchmark.py --batch-size 16 --stages caption --dtype bfloat16
     python examples/benchmark.py --stages --scenes 200 --dtype bfloat16       # captions that bfloat16 leaves the same
 
@@ -44,6 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES))
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way")
+    parser.add_argument("--cold", action="store_true", help="no warm-up, and no count of operations: for long stages")
     parser.add_argument("--memory", action="store_true", help="measure peak memory too, one more run of each way")
     parser.add_argument("--scenes", type=int, default=0, help="sound scenes that the default model captions in --dtype")
     parser.add_argument("--only", choices=("ours", "stock"), help=argparse.SUPPRESS)  # a run for its memory
@@ -62,24 +63,25 @@ def synchronize(device: str) -> None:
 
 
 def time_stage(stage: Stage, args) -> dict:
-    """Compare both ways once, which also warms up, then time them in turns."""
-    difference = stage.compare(run_stage(stage, "ours"), run_stage(stage, "stock"))
-    seconds = {"ours": [], "stock": []}
-    for _ in range(args.repeats):
+    """Run both ways in turns, compare what they return, and take the medians; the first turn is a warm-up, or not."""
+    seconds, results = {"ours": [], "stock": []}, {}
+    for _ in range(args.repeats if args.cold else args.repeats + 1):
         for way, runs in seconds.items():
+            results.pop(way, None)  # it would add to the peak
             synchronize(args.device)
             began = time.perf_counter()
-            run_stage(stage, way)
+            results[way] = run_stage(stage, way)
             synchronize(args.device)
             runs.append(time.perf_counter() - began)
-    medians = {way: statistics.median(runs) for way, runs in seconds.items()}
+    timed = {way: runs if args.cold else runs[1:] for way, runs in seconds.items()}
+    medians = {way: statistics.median(runs) for way, runs in timed.items()}
     return {
         "ours_s": round(medians["ours"], 4),
         "stock_s": round(medians["stock"], 4),
         "ratio": round(medians["stock"] / medians["ours"], 3),
-        "ours_runs_s": [round(run, 4) for run in seconds["ours"]],
-        "stock_runs_s": [round(run, 4) for run in seconds["stock"]],
-        "same": difference,
+        "ours_runs_s": [round(run, 4) for run in timed["ours"]],
+        "stock_runs_s": [round(run, 4) for run in timed["stock"]],
+        "same": stage.compare(**results),
     }
 
 
@@ -160,7 +162,7 @@ def print_table(stages: dict, ceiling: dict) -> None:
     )
     for name, row in stages.items():
         memory = f"{row.get('ours_peak_gib', ''):>8}{row.get('stock_peak_gib', ''):>8}"
-        rate = f"{row['gflop_per_s']:9.0f}{row['share_of_peak']:9.0%}"
+        rate = f"{row['gflop_per_s']:9.0f}{row['share_of_peak']:9.0%}" if "gflop" in row else f"{'':18}"
         print(f"{name:10}{row['ours_s']:10.3f}{row['stock_s']:10.3f}{row['ratio']:8.2f}{rate}{memory}  {row['same']}")
     print("machine: " + ", ".join(f"{name} {value}" for name, value in ceiling.items()))
 
@@ -180,9 +182,10 @@ def main() -> None:
         for name in args.stages:
             stage = stages[name]()
             row = result["stages"][name] = time_stage(stage, args)
-            row["gflop"] = round(count_flop(stage) / 1e9, 1)
-            row["gflop_per_s"] = round(row["gflop"] / row["ours_s"], 1)
-            row["share_of_peak"] = round(row["gflop_per_s"] / result["machine"][f"{args.dtype}_gflop_per_s"], 3)
+            if not args.cold:
+                row["gflop"] = round(count_flop(stage) / 1e9, 1)
+                row["gflop_per_s"] = round(row["gflop"] / row["ours_s"], 1)
+                row["share_of_peak"] = round(row["gflop_per_s"] / result["machine"][f"{args.dtype}_gflop_per_s"], 3)
             if args.memory:
                 row.update(measure_memory(name, args))
         print_table(result["stages"], result["machine"])
