@@ -51,12 +51,16 @@ class SharedCrossAttention(BartAttention):
         return output.reshape(num_rows, length, width), weights
 
     def attends_by_products(self, queries: torch.Tensor, past_key_values: EncoderDecoderCache | None) -> bool:
-        """Whether two plain products serve best: on a CPU, torch's fused attention is made for many queries."""
+        """Whether two plain products serve best: on a CPU, torch's fused attention is made for many queries.
+
+        In half precision they would round the scores, which fused attention does not.
+        """
         return (
             queries.device.type == "cpu"
             and not self.training
             and isinstance(past_key_values, EncoderDecoderCache)
             and bool(past_key_values.is_updated.get(self.layer_idx))
+            and past_key_values.cross_attention_cache.layers[self.layer_idx].keys.dtype == torch.float32
         )
 
     def attend_to_cache(self, queries: torch.Tensor, past_key_values: EncoderDecoderCache, mask: torch.Tensor | None):

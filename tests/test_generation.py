@@ -198,6 +198,16 @@ def test_beams_attend_by_products_as_by_the_attention_of_transformers(tiny_model
         assert ours.cross_attentions[3][0].shape == (12, 4, 1, 60)
 
 
+def test_in_half_precision_beams_keep_the_attention_that_does_not_round_scores(tiny_model, audio, monkeypatch):
+    def refuse(*args):
+        raise AssertionError("products round the scores")
+
+    monkeypatch.setattr(SharedCrossAttention, "attend_to_cache", refuse)
+    with torch.autocast("cpu", torch.bfloat16):
+        tiny_model.generate(**audio, max_new_tokens=4)
+    tiny_model.to(torch.bfloat16).generate(**audio, max_new_tokens=4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cache", [None, "static"])
 def test_compiled_decoding_gives_the_same_ids(tiny_model, audio, cache):

@@ -51,6 +51,16 @@ def test_products_and_gradients_equal_those_in_double_precision(calls, shape, bi
 
 
 @needs_onednn
+@pytest.mark.parametrize("rows", [1024, 1025, 2500])
+def test_a_weights_gradient_is_summed_over_all_blocks_of_rows(rows):
+    layer, inputs = make_layer(), torch.randn(rows, 30)
+    gradient = torch.randn(rows, 50)
+    layer(inputs).backward(gradient)
+    expected = (gradient.double().T @ inputs.double()).float()
+    torch.testing.assert_close(layer.weight.grad, expected, atol=1e-3, rtol=1e-5)  # float32 sums of many rows
+
+
+@needs_onednn
 def test_strided_inputs_and_frozen_weights_are_multiplied(calls):
     layer = make_layer().requires_grad_(False)
     inputs = torch.randn(30, 4, 6, requires_grad=True)
