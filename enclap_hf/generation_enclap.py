@@ -33,18 +33,44 @@ class SharedCrossAttention(BartAttention):
                 attention_mask=attention_mask,
                 **kwargs,
             )
-        output, weights = super().forward(
-            hidden_states.reshape(num_clips, -1, width),
-            key_value_states=key_value_states,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            **kwargs,
-        )
+        queries = hidden_states.reshape(num_clips, -1, width)
+        if self.attends_by_products(queries, past_key_values):
+            output, weights = self.attend_to_cache(queries, past_key_values, attention_mask)
+        else:
+            output, weights = super().forward(
+                queries,
+                key_value_states=key_value_states,
+                past_key_values=past_key_values,
+                attention_mask=attention_mask,
+                **kwargs,
+            )
         if weights is not None:  # (B, heads, n * S, T + 3) -> (B * n, heads, S, T + 3)
             heads, slots = weights.shape[1], weights.shape[3]
             weights = weights.view(num_clips, heads, -1, length, slots).transpose(1, 2)
             weights = weights.reshape(num_rows, heads, length, slots)
         return output.reshape(num_rows, length, width), weights
+
+    def attends_by_products(self, queries: torch.Tensor, past_key_values: EncoderDecoderCache | None) -> bool:
+        """Whether two plain products serve best: on a CPU, torch's fused attention is made for many queries.
+
+        In half precision they would round the scores, which fused attention does not.
+        """
+        return (
+            queries.device.type == "cpu"
+            and not self.training
+            and isinstance(past_key_values, EncoderDecoderCache)
+            and bool(past_key_values.is_updated.get(self.layer_idx))
+            and past_key_values.cross_attention_cache.layers[self.layer_idx].keys.dtype == torch.float32
+        )
+
+    def attend_to_cache(self, queries: torch.Tensor, past_key_values: EncoderDecoderCache, mask: torch.Tensor | None):
+        """Attend with (B, n * S, D) to the keys and values of each clip that an earlier step left in the cache."""
+        cached = past_key_values.cross_attention_cache.layers[self.layer_idx]
+        heads = (self.q_proj(queries) * self.scaling).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        scores = heads @ cached.keys.transpose(2, 3)  # (B, heads, n * S, T + 3)
+        weights = (scores if mask is None else scores + mask).softmax(-1)
+        output = self.out_proj((weights @ cached.values).transpose(1, 2).flatten(2))
+        return output, weights if self.config._attn_implementation == "eager" else None
 
 
 class SharedAudioGenerationMixin(GenerationMixin):
@@ -66,15 +92,12 @@ class SharedAudioGenerationMixin(GenerationMixin):
         return past_key_values
 
 
-def broadcast_slot_mask(slot_mask: torch.Tensor, states: torch.Tensor, implementation: str) -> torch.Tensor:
-    """The mask of slots (B, T + 3) for queries of any number of beams: (B, 1, 1, T + 3).
+def broadcast_slot_mask(slot_mask: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    """The mask of slots (B, T + 3) for queries of any number of beams, to add to their scores: (B, 1, 1, T + 3).
 
     Args:
         slot_mask: 1 on a clip's own slots.
         states: the encoder's output, for its type and device.
-        implementation: "sdpa" takes a mask of booleans, "eager" one that is added to the scores.
     """
-    allowed = slot_mask[:, None, None, :].to(device=states.device, dtype=torch.bool)
-    if implementation == "sdpa":
-        return allowed
-    return torch.zeros_like(allowed, dtype=states.dtype).masked_fill(~allowed, torch.finfo(states.dtype).min)
+    hidden = slot_mask[:, None, None, :].to(states.device) == 0
+    return torch.zeros_like(hidden, dtype=states.dtype).masked_fill(hidden, torch.finfo(states.dtype).min)

@@ -3,6 +3,8 @@
 Both are means; `num_items_in_batch` says over how much, where a batch is a part of a larger one.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -50,11 +52,7 @@ def masked_codec_loss(
     targets = mcm_targets.flatten(0, 1).t()  # (B, T, K) -> (K, B * T)
     counts = num_items_in_batch[1:] if counts_hidden_codes(num_items_in_batch) else (targets != IGNORED_TARGET).sum(1)
     total = states.new_zeros((), dtype=torch.float32)
-    for k, head in enumerate(heads):
-        wanted, seen = targets[k], states
-        if not torch.compiler.is_compiling():  # a full graph has fixed shapes, so there the loss ignores what is seen
-            positions = (wanted != IGNORED_TARGET).nonzero().squeeze(1)
-            wanted, seen = wanted[positions], states[positions]
+    for k, (head, seen, wanted) in enumerate(zip(heads, *select_hidden(states, targets), strict=True)):
         cross_entropy = nn.functional.cross_entropy(
             head(seen).float(), wanted, ignore_index=IGNORED_TARGET, reduction="sum"
         )
@@ -62,6 +60,19 @@ def masked_codec_loss(
     if num_items_in_batch is not None and labels is not None and not counts_hidden_codes(num_items_in_batch):
         total = total * count_targets(labels) / num_items_in_batch
     return total
+
+
+def select_hidden(states: torch.Tensor, targets: torch.Tensor) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
+    """What each codebook's head reads and names: states (N, D) and targets (K, N) -> K times (n, D), K times (n,).
+
+    One selection for all codebooks, because the backward of each would write a gradient for all N positions.
+    """
+    if torch.compiler.is_compiling():  # a full graph has fixed shapes, so there the loss ignores what is not hidden
+        return [states] * len(targets), targets
+    is_hidden = targets != IGNORED_TARGET
+    counts = is_hidden.sum(1).tolist()
+    positions = is_hidden.nonzero()[:, 1]  # codebook after codebook
+    return states.index_select(0, positions).split(counts), targets[is_hidden].split(counts)
 
 
 def count_targets(labels: torch.Tensor) -> torch.Tensor:

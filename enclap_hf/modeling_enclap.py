@@ -9,7 +9,8 @@ What differs from BART:
   (`EnClapEncoder`), and positions that start at `<s>` (`SlotPositions`);
 * the slots are built here: callers pass codes, CLAP vector and the mask of codec frames, and never count the extra 3;
 * masked codec modelling: one linear head per codebook names the hidden codes (`losses_enclap.py`);
-* the beams of a clip share its cross-attention (`generation_enclap.py`).
+* the beams of a clip share its cross-attention (`generation_enclap.py`);
+* linear layers multiply with the faster of a CPU's two libraries (`onednn_linear.py`).
 
 Layers, decoder, cache and search are those of transformers.
 """
@@ -31,7 +32,10 @@ from transformers.models.bart.modeling_bart import (
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .generation_enclap import SharedAudioGenerationMixin, SharedCrossAttention, broadcast_slot_mask
 from .losses_enclap import masked_codec_loss, smoothed_caption_loss
+from .onednn_linear import use_onednn
 
+# Frames in a batch from which joining the code tables for one lookup pays: four clips of 10 s.
+MIN_JOINED_FRAMES = 3000
 # Decoding of the published system; a repository's own generation_config.json replaces it.
 PUBLISHED_DECODING = {
     "num_beams": 4,
@@ -116,10 +120,24 @@ class EnClapEncoder(BartEncoder):
                 f"Got `audio_codes` of shape {tuple(audio_codes.shape)}; expected (B, T, K) with K = "
                 f"{self.config.num_codebooks} codebooks. Make them with this model's processor."
             )
+        if joins_code_tables(audio_codes):
+            return self.embed_codes_at_once(audio_codes)
         frames = self.embed_encodec[0](audio_codes[:, :, 0])
         for k in range(1, self.config.num_codebooks):
-            frames = frames + self.embed_encodec[k](audio_codes[:, :, k])
+            frames += self.embed_encodec[k](audio_codes[:, :, k])
         return frames
+
+    def embed_codes_at_once(self, audio_codes: torch.LongTensor) -> torch.FloatTensor:
+        """The same by one lookup in the joined tables: a large batch passes through memory once, not K times."""
+        rows, mask_id = self.config.code_table_rows, self.config.codec_mask_token_id
+        lowest, highest = audio_codes.aminmax()
+        if lowest < 0 or highest > mask_id:  # it would be read from another codebook's table
+            raise IndexError(f"Got codes from {lowest} to {highest}; expected 0 to {mask_id}, which marks hidden ones.")
+        tables = torch.cat([table.weight for table in self.embed_encodec])
+        ids = audio_codes + torch.arange(0, len(tables), rows, device=audio_codes.device)
+        ids = ids.masked_fill(audio_codes == mask_id, mask_id)  # all hidden codes share the zero row of the first table
+        frames = nn.functional.embedding_bag(ids.flatten(0, 1), tables, mode="sum", padding_idx=mask_id)
+        return frames.unflatten(0, audio_codes.shape[:2])
 
     def build_slots(
         self,
@@ -153,6 +171,12 @@ class EnClapEncoder(BartEncoder):
             eos_slot = attention_mask.sum(dim=1, keepdim=True) + 2
         is_eos = torch.arange(num_frames + NUM_EXTRA_SLOTS, device=frames.device) == eos_slot  # (B, T + 3)
         return torch.where(is_eos.unsqueeze(-1), eos, slots)
+
+
+def joins_code_tables(audio_codes: torch.LongTensor) -> bool:
+    """Whether one lookup in joined tables is the faster one: for large batches on a CPU."""
+    num_frames = audio_codes.shape[0] * audio_codes.shape[1]
+    return not torch.compiler.is_compiling() and audio_codes.device.type == "cpu" and num_frames >= MIN_JOINED_FRAMES
 
 
 def build_slot_mask(attention_mask: torch.Tensor | None, num_frames: int) -> torch.Tensor | None:
@@ -195,6 +219,7 @@ class EnClapModel(BartModel):
                 config=config,
                 layer_idx=index,
             )
+        use_onednn(self)
         self.post_init()
 
     def forward(
@@ -230,7 +255,7 @@ class EnClapModel(BartModel):
         slot_mask = build_slot_mask(attention_mask, states.shape[1] - NUM_EXTRA_SLOTS)
         num_rows = len(decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds)
         if slot_mask is not None and num_rows != len(states):
-            slot_mask = broadcast_slot_mask(slot_mask, states, self.config._attn_implementation)
+            slot_mask = broadcast_slot_mask(slot_mask, states)
         outputs = super().forward(
             attention_mask=slot_mask,
             decoder_input_ids=decoder_input_ids,
@@ -276,6 +301,7 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         self.mcm_heads = nn.ModuleList(
             nn.Linear(config.d_model, config.codec_vocab_size) for _ in range(config.num_codebooks)
         )
+        use_onednn(self)
         self.post_init()
         self.generation_config._from_model_config = False  # it holds more than the configuration does
         self.generation_config.update(
@@ -341,7 +367,8 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
                 return_dict=True,
                 **kwargs,
             )
-            logits = self.lm_head(outputs.last_hidden_state) + self.final_logits_bias
+            logits = self.lm_head(outputs.last_hidden_state)
+            logits += self.final_logits_bias.to(logits.dtype)  # in place: logits are the largest tensor of a step
         caption_loss = mcm_loss = loss = None
         if labels is not None:
             caption_loss = loss = smoothed_caption_loss(logits, labels, self.config.label_smoothing, num_items_in_batch)

@@ -4,10 +4,12 @@ import itertools
 
 import pytest
 import torch
+from transformers import pipeline
 from transformers.modeling_outputs import BaseModelOutput
 
-from conftest import build_model, make_inputs
-from enclap_hf import EnClapForConditionalGeneration
+from conftest import build_model, make_clip, make_inputs
+from enclap_hf import DEFAULT_MODEL, EnClapForConditionalGeneration
+from enclap_hf.generation_enclap import SharedCrossAttention
 
 # Plain decoding: no forced tokens and no ban of repeats, so that a short loop can do the same.
 PLAIN = {
@@ -166,6 +168,65 @@ def test_a_static_cache_gives_the_same_ids(tiny_model, audio, decoding):
         **audio, max_new_tokens=12, **decoding, cache_implementation="static", disable_compile=True
     )
     assert torch.equal(static, expected)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_beams_attend_by_products_as_by_the_attention_of_transformers(tiny_model, audio, monkeypatch, attention):
+    tiny_model.set_attn_implementation(attention)
+
+    def search():
+        return tiny_model.generate(
+            **audio,
+            max_new_tokens=8,
+            return_dict_in_generate=True,
+            output_scores=True,
+            output_attentions=attention == "eager",
+        )
+
+    used, attends = [], SharedCrossAttention.attends_by_products
+    monkeypatch.setattr(
+        SharedCrossAttention, "attends_by_products", lambda *args: used.append(attends(*args)) or used[-1]
+    )
+    ours = search()
+    assert used.count(True) == 7 * tiny_model.config.decoder_layers, "all steps but the first, which fills the cache"
+    monkeypatch.setattr(SharedCrossAttention, "attends_by_products", lambda *args: False)
+    expected = search()
+    assert torch.equal(ours.sequences, expected.sequences)
+    torch.testing.assert_close(ours.sequences_scores, expected.sequences_scores, atol=1e-6, rtol=0)  # float32 sums
+    if attention == "eager":
+        torch.testing.assert_close(ours.cross_attentions, expected.cross_attentions)
+        assert ours.cross_attentions[3][0].shape == (12, 4, 1, 60)
+
+
+def test_in_half_precision_beams_keep_the_attention_that_does_not_round_scores(tiny_model, audio, monkeypatch):
+    def refuse(*args):
+        raise AssertionError("products round the scores")
+
+    monkeypatch.setattr(SharedCrossAttention, "attend_to_cache", refuse)
+    with torch.autocast("cpu", torch.bfloat16):
+        tiny_model.generate(**audio, max_new_tokens=4)
+    tiny_model.to(torch.bfloat16).generate(**audio, max_new_tokens=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", [None, "static"])
+def test_compiled_decoding_gives_the_same_ids(tiny_model, audio, cache):
+    """One graph for the forward of a step; the backend leaves out the C++ compiler."""
+    expected = tiny_model.generate(**audio, max_new_tokens=4)
+    torch.compiler.reset()
+    tiny_model.forward = torch.compile(tiny_model.forward, backend="eager", fullgraph=True, dynamic=True)
+    assert torch.equal(tiny_model.generate(**audio, max_new_tokens=4, cache_implementation=cache), expected)
+
+
+def test_one_argument_captions_in_bfloat16_and_leaves_the_front_end_in_float32():
+    clip = {"array": make_clip(2.0), "sampling_rate": 24_000}
+    caption = pipeline("audio-captioning", model=DEFAULT_MODEL, dtype=torch.bfloat16)
+    codes, embedding = (caption.processor(audio=[clip])[name] for name in ("audio_codes", "clap_embedding"))
+    assert caption(clip)["text"]
+    assert caption.model.dtype == torch.bfloat16
+    assert caption.processor.codec.dtype == caption.processor.clap.dtype == torch.float32
+    expected = pipeline("audio-captioning", model=DEFAULT_MODEL).processor(audio=[clip])
+    assert torch.equal(codes, expected["audio_codes"]) and torch.equal(embedding, expected["clap_embedding"])
 
 
 def test_no_cache_gives_the_same_ids(tiny_model, audio):

@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.bart.modeling_bart import BartEncoder
 
 from conftest import build_config, build_model, make_inputs
-from enclap_hf import EnClapForConditionalGeneration, EnClapModel
+from enclap_hf import EnClapForConditionalGeneration, EnClapModel, modeling_enclap
 
 # float32 sums in another order
 ATOL = 2e-5
@@ -110,6 +110,33 @@ def test_embedded_frames_equal_their_codes(tiny_model):
     with torch.no_grad():
         embedded = tiny_model(**without(inputs, "audio_codes"), inputs_embeds=frames)
         torch.testing.assert_close(embedded.loss, tiny_model(**inputs).loss)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_one_lookup_in_joined_tables_equals_one_for_each_codebook(monkeypatch, tiny_model, dtype):
+    encoder = tiny_model.to(dtype).model.encoder
+    codes = make_inputs()["audio_codes"]
+    assert (codes == 32).any(), "hidden and padded codes are among them"
+    weights = torch.randn(*codes.shape[:2], 32, dtype=dtype)
+    found = []
+    for smallest in (10**9, 1):
+        monkeypatch.setattr(modeling_enclap, "MIN_JOINED_FRAMES", smallest)
+        encoder.zero_grad()
+        frames = encoder.embed_codes(codes)
+        (frames * weights).sum().backward()
+        found.append([frames.detach(), *(table.weight.grad.clone() for table in encoder.embed_encodec)])
+    rounding = {torch.float32: 1e-5, torch.float16: 0.02, torch.bfloat16: 0.15}[dtype]  # sums in another order
+    torch.testing.assert_close(found[1], found[0], atol=rounding, rtol=rounding)
+    assert all(torch.count_nonzero(gradient[32]) == 0 for gradient in found[1][1:]), "the zero row is never trained"
+
+
+@pytest.mark.parametrize("code", [-1, 33])
+def test_one_lookup_refuses_codes_that_lie_in_another_table(monkeypatch, tiny_model, code):
+    monkeypatch.setattr(modeling_enclap, "MIN_JOINED_FRAMES", 1)
+    inputs = make_inputs()
+    inputs["audio_codes"][0, 0, 1] = code
+    with pytest.raises(IndexError, match="expected 0 to 32"):
+        tiny_model(**inputs)
 
 
 def test_a_clip_that_fills_the_window_is_read_and_one_frame_more_is_refused():
