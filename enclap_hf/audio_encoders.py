@@ -27,6 +27,8 @@ CODEC_BATCH_SIZE = {"cpu": 16, "cuda": 64}
 CLAP_BATCH_SIZE = {"cpu": 8, "cuda": 128}
 # Clips that pass the codec's convolutions together: on a CPU one keeps the cores busy, and more would leave the cache.
 CONVOLUTION_BATCH_SIZE = {"cpu": 1, "cuda": 64}
+# Codec frames quantised together: on a CPU their scores of all codes of a codebook stay in the cache.
+QUANTIZER_BLOCK_FRAMES = {"cpu": 256, "cuda": 1 << 20}
 # Codec frames that the LSTM takes at a time, so that its gates of a long clip are never in memory as a whole.
 LSTM_BLOCK_FRAMES = 2048
 # Rows from which a product on a CPU is faster as a convolution, which rearranges the weights each time.
@@ -201,6 +203,7 @@ class CodecEncoder:
         lstm = next(i for i, layer in enumerate(layers) if isinstance(layer, EncodecLSTM))
         self.convolutions, self.lstm, self.last_layers = layers[:lstm], layers[lstm].lstm, layers[lstm + 1 :]
         self.batch_size = CONVOLUTION_BATCH_SIZE.get(device.type, CONVOLUTION_BATCH_SIZE["cuda"])
+        self.quantizer_block_frames = QUANTIZER_BLOCK_FRAMES.get(device.type, QUANTIZER_BLOCK_FRAMES["cuda"])
         self.memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         with torch.inference_mode():
             self.weights = {
@@ -216,27 +219,29 @@ class CodecEncoder:
         """Latent of each waveform, longest first: (num_samples,) -> (T, H)."""
         if not self.is_batchable or len(waveforms[-1]) < self.min_samples:
             return [encode_latent_alone(self.codec, waveform) for waveform in waveforms]
-        lengths, frames = [], None
+        lengths, frames, workspace = [], None, Workspace(self.memory_format)
         for start in range(0, len(waveforms), self.batch_size):
             part = waveforms[start : start + self.batch_size]
-            states, part_lengths = self._run(self.convolutions, *self._stack(part))
+            states, part_lengths = self._run(self.convolutions, *self._stack(part), workspace)
             if frames is None:
                 frames = states.new_zeros(states.shape[3], len(waveforms), states.shape[1])  # (T, B, channels)
             frames[: states.shape[3], start : start + len(part)] = states.squeeze(2).permute(2, 0, 1)
             lengths += part_lengths
         states = self._run_lstm(frames).permute(1, 2, 0).unsqueeze(2)
-        states, _ = self._run(self.last_layers, states, lengths)  # (B, H, 1, T)
+        states, _ = self._run(self.last_layers, states, lengths, workspace)  # (B, H, 1, T)
         return [states[i, :, 0, :length].T for i, length in enumerate(lengths)]
 
     def quantize(self, latent: torch.Tensor, num_codebooks: int) -> torch.Tensor:
         """Residual vector quantisation with the first K codebooks: (T, H) -> (T, K)."""
-        codes = []
-        for embed, doubled, negative_norms in self.codebooks[:num_codebooks]:
-            with LinearAsConvolution():
-                indices = nn.functional.linear(latent, doubled, negative_norms).argmax(1)
-            latent = latent - embed[indices]
-            codes.append(indices)
-        return torch.stack(codes, dim=1)
+        blocks = []
+        for residual in latent.split(self.quantizer_block_frames):
+            codes = []
+            for embed, doubled, negative_norms in self.codebooks[:num_codebooks]:
+                indices = multiply_as_convolution(residual, doubled, negative_norms).argmax(1)
+                residual = residual - embed[indices]
+                codes.append(indices)
+            blocks.append(torch.stack(codes, dim=1))
+        return torch.cat(blocks)
 
     def _stack(self, waveforms: list[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
         """Waveforms side by side, with room for whole frames: (B, 1, 1, L), and their lengths."""
@@ -246,42 +251,42 @@ class CodecEncoder:
             states[i, 0, 0, : lengths[i]] = waveform
         return states, lengths
 
-    def _run(self, layers: list[nn.Module], states: torch.Tensor, lengths: list[int]) -> tuple[torch.Tensor, list[int]]:
+    def _run(
+        self, layers: list[nn.Module], states: torch.Tensor, lengths: list[int], workspace: "Workspace"
+    ) -> tuple[torch.Tensor, list[int]]:
         """Run layers on (B, channels, 1, L), of which each clip owns its first `lengths[i]`; likewise afterwards."""
         activates = False
         for layer in layers:
             if isinstance(layer, nn.ELU):
                 activates = True  # by the convolution that follows
             elif isinstance(layer, EncodecResnetBlock):
-                branch, _ = self._run(layer.block, states, lengths)
-                is_convolution = isinstance(layer.shortcut, EncodecConv1d)
-                states = branch.add_(self._convolve(layer.shortcut, states, [], False) if is_convolution else states)
+                branch, _ = self._run(layer.block, states, lengths, workspace)
+                if isinstance(layer.shortcut, EncodecConv1d):
+                    states = self._convolve(layer.shortcut, states, lengths, False, workspace)
+                states = branch.add_(states)
             else:
-                states = self._convolve(layer, states, lengths, activates)
+                states = self._convolve(layer, states, lengths, activates, workspace)
                 lengths, activates = [-(-length // layer.conv.stride[0]) for length in lengths], False
         return states, lengths
 
     def _convolve(
-        self, layer: EncodecConv1d, states: torch.Tensor, lengths: list[int], activates: bool
+        self, layer: EncodecConv1d, states: torch.Tensor, lengths: list[int], activates: bool, workspace: "Workspace"
     ) -> torch.Tensor:
         """Pad as the layer does, after ELU where wanted, and convolve: (B, in, 1, L) -> (B, out, 1, L / stride)."""
         weight, stride, dilation = self.weights[layer], layer.conv.stride[0], layer.conv.dilation[0]
         padding = (weight.shape[3] - 1) * dilation + 1 - stride
-        if padding:
-            size = (*states.shape[:3], padding + states.shape[3])
-            padded = torch.empty(size, device=states.device, memory_format=self.memory_format)
+        if padding or activates:
+            padded = workspace.take(states, padding)
             own = padded[..., padding:]
             own.copy_(states)
             if activates:
                 nn.functional.elu_(own)
-            for clip, length in zip(own, lengths, strict=False):
+            for clip, length in zip(own, lengths, strict=True):
                 missing = -length % stride
                 if missing:
                     clip[..., length : length + missing] = clip[..., length - 1 - missing : length - 1].flip(-1)
             padded[..., :padding] = own[..., 1 : padding + 1].flip(-1)
             states = padded
-        elif activates:
-            states = nn.functional.elu(states)
         return nn.functional.conv2d(states, weight, layer.conv.bias, (1, stride), dilation=(1, dilation))
 
     def _run_lstm(self, frames: torch.Tensor) -> torch.Tensor:
@@ -291,6 +296,28 @@ class CodecEncoder:
             states, carried = self.lstm(block, carried)
             blocks.append(states)
         return torch.cat(blocks).add_(frames)
+
+
+class Workspace:
+    """Memory that the convolutions of a batch pad their inputs in, one after another.
+
+    The system hands out large memory in pages that it clears first, which takes longer than the padding itself.
+    """
+
+    def __init__(self, memory_format: torch.memory_format):
+        self.memory_format = memory_format
+        self._memory = torch.empty(0)
+
+    def take(self, states: torch.Tensor, padding: int) -> torch.Tensor:
+        """Room for (B, channels, 1, padding + L); what was taken before is lost."""
+        batch_size, channels, _, length = states.shape
+        size = batch_size * channels * (padding + length)
+        if self._memory.numel() < size:
+            self._memory = states.new_empty(size)
+        memory = self._memory[:size]
+        if self.memory_format == torch.channels_last:
+            return memory.view(batch_size, 1, padding + length, channels).permute(0, 3, 1, 2)
+        return memory.view(batch_size, channels, 1, padding + length)
 
 
 class LinearAsConvolution(TorchFunctionMode):
