@@ -122,7 +122,7 @@ class AudioEncoders:
                 latents = self.codec_encoder.encode(clips)
                 group_codes = [self.codec_encoder.quantize(latent, num_codebooks) for latent in latents]
             for i, clip_codes in zip(group, group_codes, strict=True):
-                codes[i] = leave_inference(clip_codes)
+                codes[i] = clip_codes.cpu().clone()  # training refuses tensors that were made in inference mode
         return codes
 
     def embed_features(self, input_features: torch.Tensor, is_longer: torch.Tensor) -> torch.Tensor:
@@ -142,13 +142,8 @@ class AudioEncoders:
             with torch.inference_mode(), torch.autocast(self.device.type, enabled=False), LinearAsConvolution():
                 out = self.clap(features.to(self.device, torch.float32), is_longer=longer.to(self.device))
                 embedding = nn.functional.normalize(out.audio_embeds, dim=-1)
-            embeddings.append(leave_inference(embedding))
-        return torch.cat(embeddings)
-
-
-def leave_inference(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy on the CPU that training may read; tensors of inference mode refuse to be part of a graph."""
-    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+            embeddings.append(embedding.cpu())
+        return torch.cat(embeddings)  # out of inference mode, so that training can read it
 
 
 def stores_decoder(source: dict) -> bool:
