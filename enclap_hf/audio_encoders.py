@@ -1,7 +1,7 @@
 """The two frozen audio encoders: EnCodec's codes and CLAP's embedding of waveforms, in batches of any lengths.
 
 Both stay in float32 and in evaluation mode. A clip's result does not depend on what it is batched with: EnCodec pads
-every clip at its own end (`CausalCodecEncoder`), CLAP sees windows of one length.
+every clip at its own end (`CodecEncoder`), CLAP sees windows of one length.
 
 Distinctive choices, all for speed; the weights and their files stay those of the stock models:
 - EnCodec's convolutions run channels-last, which oneDNN multiplies without rearranging the signal, with weight norm
@@ -212,8 +212,12 @@ class CodecEncoder:
 
     def encode(self, waveforms: list[torch.Tensor]) -> list[torch.Tensor]:
         """Latent of each waveform, longest first: (num_samples,) -> (T, H)."""
-        if not self.is_batchable or len(waveforms[-1]) < self.min_samples:
-            return [encode_latent_alone(self.codec, waveform) for waveform in waveforms]
+        num_together = sum(len(waveform) >= self.min_samples for waveform in waveforms) if self.is_batchable else 0
+        latents = self._encode_together(waveforms[:num_together]) if num_together else []
+        return latents + [encode_latent_alone(self.codec, waveform) for waveform in waveforms[num_together:]]
+
+    def _encode_together(self, waveforms: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Latents of clips that are long enough, longest first."""
         lengths, frames, workspace = [], None, Workspace(self.memory_format)
         for start in range(0, len(waveforms), self.batch_size):
             part = waveforms[start : start + self.batch_size]

@@ -66,6 +66,15 @@ def test_clips_too_short_to_batch_and_long_ones_mix(encoders, codec):
         assert count_different(ours, stock_codes(codec, waveform)) == 0
 
 
+def test_a_clip_too_short_to_batch_does_not_slow_the_others_down(encoders, monkeypatch):
+    alone, encode = [], encode_latent_alone
+    monkeypatch.setattr(
+        audio_encoders, "encode_latent_alone", lambda codec, clip: alone.append(len(clip)) or encode(codec, clip)
+    )
+    encoders.encode_codes(make_waveforms([24_000, 1, 8000, 320, 5123]), 4)
+    assert alone == [320, 1]
+
+
 def test_codes_tell_sounds_apart(encoders):
     """Otherwise the tests above prove nothing."""
     codes = torch.cat(encoders.encode_codes(make_waveforms([24_000, 8000, 5123]), 4))
