@@ -74,6 +74,9 @@ class AudioEncoders:
             source, model = model, model_class.from_pretrained(**model, dtype=torch.float32)
             if name == "codec" and not stores_decoder(source):
                 model.decoder = None  # random weights must not pass for it
+            # Weights of a mapped file begin at any byte, and the last bits of a product depend on where.
+            for parameter in model.parameters():
+                parameter.data = parameter.data.clone()
             model = self._models[name] = model.eval().requires_grad_(False).to(self.device)
         return model
 
