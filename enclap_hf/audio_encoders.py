@@ -1,7 +1,15 @@
 """The two frozen audio encoders: EnCodec's codes and CLAP's embedding of waveforms, in batches of any lengths.
 
 Both stay in float32 and in evaluation mode. A clip's result does not depend on what it is batched with: EnCodec pads
-every clip at its own end (`encode_codec_latents`), CLAP sees windows of one length.
+every clip at its own end (`CodecEncoder`), CLAP sees windows of one length.
+
+Distinctive choices, all for speed; the weights and their files stay those of the stock models:
+- EnCodec's convolutions run channels-last, which oneDNN multiplies without rearranging the signal, with weight norm
+  folded once. Each activation is written straight behind the frames that pad it.
+- On a CPU the convolutions take a clip at a time and the LSTM all clips of a batch: its 16 MB of weights are read once
+  at every step, however many clips share it.
+- Linear layers run as convolutions on a CPU (`LinearAsConvolution`): torch multiplies float32 matrices with MKL, which
+  leaves half of the vector unit of non-Intel processors idle, and convolves with oneDNN, which does not.
 """
 
 import os
@@ -9,13 +17,22 @@ import os
 import torch
 from safetensors import safe_open
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from transformers import ClapAudioModelWithProjection, EncodecModel
-from transformers.models.encodec.modeling_encodec import EncodecConv1d, EncodecResnetBlock
+from transformers.models.encodec.modeling_encodec import EncodecConv1d, EncodecLSTM, EncodecResnetBlock
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
-# Clips encoded together. On a CPU the convolutions of more clips fall out of the cache.
-CODEC_BATCH_SIZE = {"cpu": 4, "cuda": 64}
+# Clips encoded together.
+CODEC_BATCH_SIZE = {"cpu": 16, "cuda": 64}
 CLAP_BATCH_SIZE = {"cpu": 8, "cuda": 128}
+# Clips that pass the codec's convolutions together: on a CPU one keeps the cores busy, and more would leave the cache.
+CONVOLUTION_BATCH_SIZE = {"cpu": 1, "cuda": 64}
+# Codec frames quantised together: on a CPU their scores of all codes of a codebook stay in the cache.
+QUANTIZER_BLOCK_FRAMES = {"cpu": 256, "cuda": 1 << 20}
+# Codec frames that the LSTM takes at a time, so that its gates of a long clip are never in memory as a whole.
+LSTM_BLOCK_FRAMES = 2048
+# Rows from which a product on a CPU is faster as a convolution, which rearranges the weights each time.
+MIN_CONVOLUTION_ROWS = 64
 
 
 class CodecModel(EncodecModel):
@@ -35,6 +52,7 @@ class AudioEncoders:
 
     def __init__(self, codec: EncodecModel | dict, clap: ClapAudioModelWithProjection | dict):
         self._models = {"codec": codec, "clap": clap}
+        self._codec_encoder = None
         self.device = torch.device("cpu")
 
     def __deepcopy__(self, memo) -> "AudioEncoders":
@@ -56,12 +74,22 @@ class AudioEncoders:
             source, model = model, model_class.from_pretrained(**model, dtype=torch.float32)
             if name == "codec" and not stores_decoder(source):
                 model.decoder = None  # random weights must not pass for it
+            # Weights of a mapped file begin at any byte, and the last bits of a product depend on where.
+            for parameter in model.parameters():
+                parameter.data = parameter.data.clone()
             model = self._models[name] = model.eval().requires_grad_(False).to(self.device)
         return model
 
+    @property
+    def codec_encoder(self) -> "CodecEncoder":
+        """EnCodec's encoder and codebooks, arranged for speed on first use."""
+        if self._codec_encoder is None:
+            self._codec_encoder = CodecEncoder(self.codec, self.device)
+        return self._codec_encoder
+
     def to(self, device: str | torch.device) -> "AudioEncoders":
         """Move both encoders, those not loaded yet as soon as they are."""
-        self.device = torch.device(device)
+        self.device, self._codec_encoder = torch.device(device), None
         for model in self._models.values():
             if not isinstance(model, dict):
                 model.to(self.device)
@@ -83,18 +111,21 @@ class AudioEncoders:
         Raises:
             ValueError: the codec has fewer codebooks.
         """
-        codec, codes = self.codec, [None] * len(waveforms)
-        if num_codebooks > len(codec.quantizer.layers):
+        num_available = len(self.codec.quantizer.layers)
+        if num_codebooks > num_available:
             raise ValueError(
-                f"Asked for {num_codebooks} codebooks of a codec that has {len(codec.quantizer.layers)}; lower "
+                f"Asked for {num_codebooks} codebooks of a codec that has {num_available}; lower "
                 "`num_codebooks` or use a codec with a higher bandwidth."
             )
+        codes = [None] * len(waveforms)
         batch_size = CODEC_BATCH_SIZE.get(self.device.type, CODEC_BATCH_SIZE["cuda"])
         for group in group_by_length([len(waveform) for waveform in waveforms], batch_size):
-            clips = [waveforms[i].to(self.device, torch.float32) for i in group]
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                for i, latent in zip(group, encode_codec_latents(codec, clips), strict=True):
-                    codes[i] = quantize_latent(codec, latent, num_codebooks).cpu()
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+                clips = [waveforms[i].to(self.device, torch.float32) for i in group]
+                latents = self.codec_encoder.encode(clips)
+                group_codes = [self.codec_encoder.quantize(latent, num_codebooks) for latent in latents]
+            for i, clip_codes in zip(group, group_codes, strict=True):
+                codes[i] = clip_codes.cpu().clone()  # training refuses tensors that were made in inference mode
         return codes
 
     def embed_features(self, input_features: torch.Tensor, is_longer: torch.Tensor) -> torch.Tensor:
@@ -109,10 +140,13 @@ class AudioEncoders:
         batch_size = CLAP_BATCH_SIZE.get(self.device.type, CLAP_BATCH_SIZE["cuda"])
         embeddings = []
         for features, longer in zip(input_features.split(batch_size), is_longer.split(batch_size), strict=True):
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            if not longer.any():
+                features = features[:, :1]  # the others are read of longer clips only
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False), LinearAsConvolution():
                 out = self.clap(features.to(self.device, torch.float32), is_longer=longer.to(self.device))
-            embeddings.append(nn.functional.normalize(out.audio_embeds, dim=-1).cpu())
-        return torch.cat(embeddings)
+                embedding = nn.functional.normalize(out.audio_embeds, dim=-1)
+            embeddings.append(embedding.cpu())
+        return torch.cat(embeddings)  # out of inference mode, so that training can read it
 
 
 def stores_decoder(source: dict) -> bool:
@@ -132,58 +166,179 @@ def group_by_length(lengths: list[int], batch_size: int) -> list[list[int]]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def quantize_latent(codec: EncodecModel, latent: torch.Tensor, num_codebooks: int) -> torch.Tensor:
-    """Residual vector quantisation with the first K codebooks: (H, T) -> (T, K)."""
-    residual, codes = latent.unsqueeze(0), []
-    for layer in codec.quantizer.layers[:num_codebooks]:
-        indices = layer.encode(residual)
-        residual = residual - layer.decode(indices)
-        codes.append(indices[0])
-    return torch.stack(codes, dim=1)
-
-
-def encode_codec_latents(codec: EncodecModel, waveforms: list[torch.Tensor]) -> list[torch.Tensor]:
-    """EnCodec's latent of each waveform, (num_samples,) -> (H, T), as each would have alone.
-
-    Alone, a clip is padded at its end by every strided layer, by reflection. A causal encoder lets the whole batch run
-    at once, if each of those layers first writes a clip's own reflection behind its end: what follows is never read.
-    """
-    config = codec.config
-    batchable = config.use_causal_conv and config.norm_type == "weight_norm" and not config.normalize
-    # Reflection at the start needs more frames than the widest padding, also in the last layer.
-    min_samples = config.hop_length * max(config.kernel_size, config.last_kernel_size)
-    if not batchable or len(waveforms) == 1 or len(waveforms[-1]) < min_samples:
-        return [encode_latent_alone(codec, waveform) for waveform in waveforms]
-    lengths = [len(waveform) for waveform in waveforms]
-    num_samples = -(-max(lengths) // config.hop_length) * config.hop_length
-    states = waveforms[0].new_zeros(len(waveforms), 1, num_samples)
-    for i, waveform in enumerate(waveforms):
-        states[i, 0, : lengths[i]] = waveform
-    for layer in codec.encoder.layers:
-        states, lengths = run_codec_layer(layer, states, lengths)
-    return [latent[:, :length] for latent, length in zip(states, lengths, strict=True)]
-
-
 def encode_latent_alone(codec: EncodecModel, waveform: torch.Tensor) -> torch.Tensor:
-    """EnCodec's latent of one waveform, scaled first where the codec asks for it: (num_samples,) -> (H, T)."""
+    """The stock latent of one waveform, scaled first where the codec asks for it: (num_samples,) -> (T, H)."""
     if codec.config.normalize:
         waveform = waveform / (waveform.pow(2).mean().sqrt() + 1e-8)
     channels = waveform.expand(1, codec.config.audio_channels, -1)
-    return codec.encoder(channels)[0]
+    return codec.encoder(channels)[0].T
 
 
-def run_codec_layer(layer: nn.Module, states: torch.Tensor, lengths: list[int]) -> tuple[torch.Tensor, list[int]]:
-    """Run one layer of EnCodec's encoder on (B, channels, L), of which each clip owns its first `lengths[i]`."""
-    if isinstance(layer, EncodecResnetBlock):
-        branch = states
-        for part in layer.block:
-            branch, _ = run_codec_layer(part, branch, lengths)
-        return layer.shortcut(states) + branch, lengths
-    if not isinstance(layer, EncodecConv1d):
-        return layer(states), lengths
-    stride = layer.conv.stride[0]
-    for i, length in enumerate(lengths):
-        missing = -length % stride
-        if missing:
-            states[i, :, length : length + missing] = states[i, :, length - 1 - missing : length - 1].flip(-1)
-    return layer(states), [-(-length // stride) for length in lengths]
+class CodecEncoder:
+    """EnCodec's encoder and quantiser, arranged for speed: waveforms to latents, latents to codes.
+
+    Alone, a clip is padded at its end by every strided layer, by reflection. A causal encoder lets a batch of clips of
+    unlike lengths run at once, if each of those layers first writes a clip's own reflection behind its end: what
+    follows is never read. Codecs that are not causal, or scale or normalise over the clip, encode it alone, with the
+    stock encoder.
+
+    Args:
+        codec: float32, in evaluation mode; its weights are copied, so later changes have no effect here.
+        device: where it is.
+    """
+
+    def __init__(self, codec: EncodecModel, device: torch.device):
+        self.codec = codec
+        config, layers = codec.config, list(codec.encoder.layers)
+        self.is_batchable = (
+            config.use_causal_conv
+            and config.norm_type == "weight_norm"
+            and config.pad_mode == "reflect"
+            and not config.normalize
+        )
+        # Reflection at the start needs more frames than the widest padding, also in the last layer.
+        self.min_samples = config.hop_length * max(config.kernel_size, config.last_kernel_size)
+        lstm = next(i for i, layer in enumerate(layers) if isinstance(layer, EncodecLSTM))
+        self.convolutions, self.lstm, self.last_layers = layers[:lstm], layers[lstm].lstm, layers[lstm + 1 :]
+        self.batch_size = CONVOLUTION_BATCH_SIZE.get(device.type, CONVOLUTION_BATCH_SIZE["cuda"])
+        self.quantizer_block_frames = QUANTIZER_BLOCK_FRAMES.get(device.type, QUANTIZER_BLOCK_FRAMES["cuda"])
+        self.memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        with torch.inference_mode():
+            self.weights = {
+                layer: layer.conv.weight.unsqueeze(2).contiguous(memory_format=self.memory_format)  # (out, in, 1, k)
+                for layer in codec.encoder.modules()
+                if isinstance(layer, EncodecConv1d)
+            }
+            embeddings = [layer.codebook.embed for layer in codec.quantizer.layers]
+            # The nearest entry e of x has the least |x|^2 - 2 x.e + |e|^2, so the greatest x.(2 e) - |e|^2.
+            self.codebooks = [(embed, 2 * embed, -embed.pow(2).sum(1)) for embed in embeddings]
+
+    def encode(self, waveforms: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Latent of each waveform, longest first: (num_samples,) -> (T, H)."""
+        num_together = sum(len(waveform) >= self.min_samples for waveform in waveforms) if self.is_batchable else 0
+        latents = self._encode_together(waveforms[:num_together]) if num_together else []
+        return latents + [encode_latent_alone(self.codec, waveform) for waveform in waveforms[num_together:]]
+
+    def _encode_together(self, waveforms: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Latents of clips that are long enough, longest first."""
+        lengths, frames, workspace = [], None, Workspace(self.memory_format)
+        for start in range(0, len(waveforms), self.batch_size):
+            part = waveforms[start : start + self.batch_size]
+            states, part_lengths = self._run(self.convolutions, *self._stack(part), workspace)
+            if frames is None:
+                frames = states.new_zeros(states.shape[3], len(waveforms), states.shape[1])  # (T, B, channels)
+            frames[: states.shape[3], start : start + len(part)] = states.squeeze(2).permute(2, 0, 1)
+            lengths += part_lengths
+        states = self._run_lstm(frames).permute(1, 2, 0).unsqueeze(2)
+        states, _ = self._run(self.last_layers, states, lengths, workspace)  # (B, H, 1, T)
+        return [states[i, :, 0, :length].T for i, length in enumerate(lengths)]
+
+    def quantize(self, latent: torch.Tensor, num_codebooks: int) -> torch.Tensor:
+        """Residual vector quantisation with the first K codebooks: (T, H) -> (T, K)."""
+        blocks = []
+        for residual in latent.split(self.quantizer_block_frames):
+            codes = []
+            for embed, doubled, negative_norms in self.codebooks[:num_codebooks]:
+                indices = multiply_as_convolution(residual, doubled, negative_norms).argmax(1)
+                residual = residual - embed[indices]
+                codes.append(indices)
+            blocks.append(torch.stack(codes, dim=1))
+        return torch.cat(blocks)
+
+    def _stack(self, waveforms: list[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
+        """Waveforms side by side, with room for whole frames: (B, 1, 1, L), and their lengths."""
+        lengths, hop_length = [len(waveform) for waveform in waveforms], self.codec.config.hop_length
+        states = waveforms[0].new_zeros(len(waveforms), 1, 1, -(-max(lengths) // hop_length) * hop_length)
+        for i, waveform in enumerate(waveforms):
+            states[i, 0, 0, : lengths[i]] = waveform
+        return states, lengths
+
+    def _run(
+        self, layers: list[nn.Module], states: torch.Tensor, lengths: list[int], workspace: "Workspace"
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Run layers on (B, channels, 1, L), of which each clip owns its first `lengths[i]`; likewise afterwards."""
+        activates = False
+        for layer in layers:
+            if isinstance(layer, nn.ELU):
+                activates = True  # by the convolution that follows
+            elif isinstance(layer, EncodecResnetBlock):
+                branch, _ = self._run(layer.block, states, lengths, workspace)
+                if isinstance(layer.shortcut, EncodecConv1d):
+                    states = self._convolve(layer.shortcut, states, lengths, False, workspace)
+                states = branch.add_(states)
+            else:
+                states = self._convolve(layer, states, lengths, activates, workspace)
+                lengths, activates = [-(-length // layer.conv.stride[0]) for length in lengths], False
+        return states, lengths
+
+    def _convolve(
+        self, layer: EncodecConv1d, states: torch.Tensor, lengths: list[int], activates: bool, workspace: "Workspace"
+    ) -> torch.Tensor:
+        """Pad as the layer does, after ELU where wanted, and convolve: (B, in, 1, L) -> (B, out, 1, L / stride)."""
+        weight, stride, dilation = self.weights[layer], layer.conv.stride[0], layer.conv.dilation[0]
+        padding = (weight.shape[3] - 1) * dilation + 1 - stride
+        if padding or activates:
+            padded = workspace.take(states, padding)
+            own = padded[..., padding:]
+            own.copy_(states)
+            if activates:
+                nn.functional.elu_(own)
+            for clip, length in zip(own, lengths, strict=True):
+                missing = -length % stride
+                if missing:
+                    clip[..., length : length + missing] = clip[..., length - 1 - missing : length - 1].flip(-1)
+            padded[..., :padding] = own[..., 1 : padding + 1].flip(-1)
+            states = padded
+        return nn.functional.conv2d(states, weight, layer.conv.bias, (1, stride), dilation=(1, dilation))
+
+    def _run_lstm(self, frames: torch.Tensor) -> torch.Tensor:
+        """The LSTM and its residual connection: (T, B, channels) -> the same."""
+        blocks, carried = [], None
+        for block in frames.split(LSTM_BLOCK_FRAMES):
+            states, carried = self.lstm(block, carried)
+            blocks.append(states)
+        return torch.cat(blocks).add_(frames)
+
+
+class Workspace:
+    """Memory that the convolutions of a batch pad their inputs in, one after another.
+
+    The system hands out large memory in pages that it clears first, which takes longer than the padding itself.
+    """
+
+    def __init__(self, memory_format: torch.memory_format):
+        self.memory_format = memory_format
+        self._memory = torch.empty(0)
+
+    def take(self, states: torch.Tensor, padding: int) -> torch.Tensor:
+        """Room for (B, channels, 1, padding + L); what was taken before is lost."""
+        batch_size, channels, _, length = states.shape
+        size = batch_size * channels * (padding + length)
+        if self._memory.numel() < size:
+            self._memory = states.new_empty(size)
+        memory = self._memory[:size]
+        if self.memory_format == torch.channels_last:
+            return memory.view(batch_size, 1, padding + length, channels).permute(0, 3, 1, 2)
+        return memory.view(batch_size, channels, 1, padding + length)
+
+
+class LinearAsConvolution(TorchFunctionMode):
+    """Within it, large linear layers on a CPU run as convolutions with a kernel of one frame."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is not nn.functional.linear:
+            return function(*args, **kwargs)
+        return multiply_as_convolution(*args, **kwargs)
+
+
+def multiply_as_convolution(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """What `torch.nn.functional.linear` returns: (..., in) -> (..., out)."""
+    rows = input.reshape(-1, input.shape[-1])
+    if input.device.type != "cpu" or len(rows) < MIN_CONVOLUTION_ROWS:
+        return nn.functional.linear(input, weight, bias)
+    image = rows.view(1, 1, *rows.shape).permute(0, 3, 1, 2)  # (1, in, 1, rows), channels last without a copy
+    product = nn.functional.conv2d(image, weight[:, :, None, None], bias)
+    return product.permute(0, 2, 3, 1).reshape(*input.shape[:-1], -1)

@@ -4,6 +4,8 @@ Everything is deterministic: the published system drew the windows of long clips
 change another's; here a clip has one description, whatever stands beside it.
 """
 
+import functools
+
 import numpy as np
 import torch
 from torch import nn
@@ -110,7 +112,12 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         return self.clap_window_length // self.hop_length + 1
 
     def __call__(
-        self, audio, sampling_rate: int | None = None, rng: np.random.Generator | None = None, **kwargs
+        self,
+        audio,
+        sampling_rate: int | None = None,
+        rng: np.random.Generator | None = None,
+        device: str | torch.device = "cpu",
+        **kwargs,
     ) -> BatchFeature:
         """Prepare one recording or a list of them.
 
@@ -119,6 +126,7 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             sampling_rate: Hz of arrays and tensors, which do not carry it.
             rng: draws where the windows of clips longer than CLAP's window start, to augment training; without it
                 they start in the middle of their thirds.
+            device: where the log-mel windows are computed, and stay.
         Returns:
             `input_values`: list of float32 waveforms (num_samples,) at the codec's rate;
             `input_features`: float32 (B, windows, mel frames, mel bins), log-mel in dB;
@@ -135,7 +143,7 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             loaded = load_audio(clip, sampling_rate)
             waveforms.append(self.prepare_codec_waveform(loaded.samples, loaded.sampling_rate))
             clap_samples = resample_audio(loaded.samples, loaded.sampling_rate, self.clap_sampling_rate)
-            windows, longer = self.prepare_clap_windows(torch.from_numpy(clap_samples), rng)
+            windows, longer = self.prepare_clap_windows(torch.from_numpy(clap_samples).to(device), rng)
             features.append(windows)
             is_longer.append([longer])
         return BatchFeature(
@@ -189,8 +197,16 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
 
         Long clips pass in blocks of frames, so that their complex spectra are never in memory as a whole.
         """
-        filters = torch.from_numpy(self._mel_filters())
-        window = torch.hann_window(self.n_fft, periodic=True)
+        filters = make_mel_filters(
+            self.n_fft // 2 + 1,
+            self.num_mel_bins,
+            self.frequency_min,
+            self.frequency_max,
+            self.clap_sampling_rate,
+            self.mel_scale,
+            samples.device,
+        )
+        window = make_hann_window(self.n_fft, samples.device)
         half = self.n_fft // 2
         padded = nn.functional.pad(samples[None], (half, half), mode="reflect")[0]
         num_frames = len(samples) // self.hop_length + 1
@@ -201,21 +217,38 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             part = padded[start : start + (frames - 1) * self.hop_length + self.n_fft]
             spectrum = torch.stft(part, self.n_fft, self.hop_length, window=window, center=False, return_complex=True)
             power = spectrum.real**2 + spectrum.imag**2  # (n_fft // 2 + 1, frames)
-            with torch.autocast("cpu", enabled=False):  # which would multiply in half precision
+            with torch.autocast(samples.device.type, enabled=False):  # which would multiply in half precision
                 blocks.append(10 * torch.log10((power.T @ filters).clamp(min=1e-10)))
         return torch.cat(blocks)
 
-    def _mel_filters(self) -> np.ndarray:
-        """Triangular filters, float32 (n_fft // 2 + 1, mel bins)."""
-        return mel_filter_bank(
-            num_frequency_bins=self.n_fft // 2 + 1,
-            num_mel_filters=self.num_mel_bins,
-            min_frequency=self.frequency_min,
-            max_frequency=self.frequency_max,
-            sampling_rate=self.clap_sampling_rate,
-            norm="slaney" if self.mel_scale == "slaney" else None,
-            mel_scale=self.mel_scale,
-        ).astype(np.float32)
+
+@functools.lru_cache(maxsize=8)
+def make_mel_filters(
+    num_frequency_bins: int,
+    num_mel_bins: int,
+    frequency_min: float,
+    frequency_max: float,
+    sampling_rate: int,
+    mel_scale: str,
+    device: torch.device,
+) -> torch.Tensor:
+    """Triangular filters, float32 (frequency bins, mel bins); made once for each setting."""
+    filters = mel_filter_bank(
+        num_frequency_bins=num_frequency_bins,
+        num_mel_filters=num_mel_bins,
+        min_frequency=frequency_min,
+        max_frequency=frequency_max,
+        sampling_rate=sampling_rate,
+        norm="slaney" if mel_scale == "slaney" else None,
+        mel_scale=mel_scale,
+    )
+    return torch.from_numpy(filters.astype(np.float32)).to(device)
+
+
+@functools.lru_cache(maxsize=8)
+def make_hann_window(num_samples: int, device: torch.device) -> torch.Tensor:
+    """The periodic Hann window (num_samples,); made once for each size."""
+    return torch.hann_window(num_samples, periodic=True, device=device)
 
 
 def fill_window(samples: torch.Tensor, length: int) -> torch.Tensor:

@@ -159,7 +159,9 @@ class EnClapProcessor(ProcessorMixin):
             raise ValueError('The processor returns torch tensors; leave `return_tensors` out or pass "pt".')
         inputs = {}
         if audio is not None:
-            inputs.update(self.encode_prepared(self.feature_extractor(audio, sampling_rate=sampling_rate, rng=rng)))
+            device = self.encoders.device
+            prepared = self.feature_extractor(audio, sampling_rate=sampling_rate, rng=rng, device=device)
+            inputs.update(self.encode_prepared(prepared))
         if text is not None:
             inputs["labels"] = self.encode_captions(text, **kwargs)
             if audio is not None and len(inputs["labels"]) != len(inputs["audio_codes"]):

@@ -8,7 +8,7 @@ from transformers import ClapAudioModelWithProjection, EncodecConfig, EncodecMod
 
 from conftest import build_clap, build_codec, build_processor, make_clip
 from enclap_hf import audio_encoders
-from enclap_hf.audio_encoders import AudioEncoders, group_by_length
+from enclap_hf.audio_encoders import AudioEncoders, LinearAsConvolution, encode_latent_alone, group_by_length
 
 BANDWIDTH = 1.5  # kb/s of the tiny codec's 4 codebooks
 # One sample, around one codec frame (320) and one convolution, around the length from which clips are batched (2240),
@@ -48,11 +48,14 @@ def test_codes_of_a_clip_alone_equal_the_stock_codec(encoders, codec):
         assert count_different(ours, stock_codes(codec, waveform)) == 0
 
 
-@pytest.mark.parametrize("batch_size", [2, 4, 100])
-def test_codes_in_a_batch_equal_the_stock_codec_alone(encoders, codec, monkeypatch, batch_size):
+@pytest.mark.parametrize(("batch_size", "together"), [(2, 1), (4, 3), (100, 1), (100, 100)])
+def test_codes_in_a_batch_equal_the_stock_codec_alone(codec, monkeypatch, batch_size, together):
     """A batch padded with zeros would change the last, partial frame."""
     monkeypatch.setitem(audio_encoders.CODEC_BATCH_SIZE, "cpu", batch_size)
+    monkeypatch.setitem(audio_encoders.CONVOLUTION_BATCH_SIZE, "cpu", together)
+    monkeypatch.setattr(audio_encoders, "LSTM_BLOCK_FRAMES", 10)
     waveforms = make_waveforms([length for length in LENGTHS if length >= 2240])
+    encoders = AudioEncoders(codec, build_clap())
     for ours, waveform in zip(encoders.encode_codes(waveforms, 4), waveforms, strict=True):
         assert count_different(ours, stock_codes(codec, waveform)) == 0
 
@@ -61,6 +64,15 @@ def test_clips_too_short_to_batch_and_long_ones_mix(encoders, codec):
     waveforms = make_waveforms([24_000, 1, 8000, 320, 5123])
     for ours, waveform in zip(encoders.encode_codes(waveforms, 4), waveforms, strict=True):
         assert count_different(ours, stock_codes(codec, waveform)) == 0
+
+
+def test_a_clip_too_short_to_batch_does_not_slow_the_others_down(encoders, monkeypatch):
+    alone, encode = [], encode_latent_alone
+    monkeypatch.setattr(
+        audio_encoders, "encode_latent_alone", lambda codec, clip: alone.append(len(clip)) or encode(codec, clip)
+    )
+    encoders.encode_codes(make_waveforms([24_000, 1, 8000, 320, 5123]), 4)
+    assert alone == [320, 1]
 
 
 def test_codes_tell_sounds_apart(encoders):
@@ -83,19 +95,85 @@ def test_fewer_codebooks_are_the_first_ones_and_more_are_refused(encoders):
         encoders.encode_codes(waveforms, 5)
 
 
-@pytest.mark.parametrize("change", [{"use_causal_conv": False}, {"normalize": True}, {"norm_type": "time_group_norm"}])
+def build_plain_codec(**fields) -> EncodecModel:
+    """A small codec whose random codebooks lie where the latents of sound do."""
+    torch.manual_seed(0)
+    small = {"num_filters": 4, "hidden_size": 16, "codebook_size": 32, "target_bandwidths": [1.5], "num_lstm_layers": 1}
+    codec = EncodecModel(EncodecConfig(**{**small, **fields})).eval()
+    with torch.no_grad():
+        for name, parameter in codec.encoder.named_parameters():
+            if name.endswith("original0"):  # the default start leaves the latent near zero
+                parameter.mul_(3.0)
+            elif name.endswith("conv.bias"):  # and what is left of it the same for every sound
+                parameter.zero_()
+        clips = make_waveforms([24_000, 20_001])
+        latent = torch.cat([encode_latent_alone(codec, clip) for clip in clips])  # (T, H)
+        for index, layer in enumerate(codec.quantizer.layers):
+            noise = torch.randn(codec.config.codebook_size, latent.shape[1])
+            layer.codebook.embed.copy_(0.8**index * latent.std(0) * noise + (latent.mean(0) if index == 0 else 0))
+    return codec
+
+
+def assert_codes_equal_the_stock_codec(codec: EncodecModel, lengths: list[int], num_codebooks: int = 4) -> None:
+    """In a batch, and telling sounds apart."""
+    waveforms = make_waveforms(lengths)
+    codes = AudioEncoders(codec, build_clap()).encode_codes(waveforms, num_codebooks)
+    assert len(torch.cat(codes)[:, 0].unique()) > 3
+    for ours, waveform in zip(codes, waveforms, strict=True):
+        with torch.no_grad():
+            bandwidth = codec.config.target_bandwidths[-1]
+            expected = codec.encode(waveform[None, None], bandwidth=bandwidth).audio_codes[0, 0].T
+        assert count_different(ours, expected[:, :num_codebooks]) == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"use_conv_shortcut": False, "kernel_size": 31},
+        {"num_residual_layers": 3},
+        {"num_lstm_layers": 2, "upsampling_ratios": [6, 5, 3], "target_bandwidths": [6.0]},
+        {"residual_kernel_size": 1, "last_kernel_size": 3},
+    ],
+)
+def test_causal_codecs_of_any_shape_are_batched_and_equal_the_stock_codec(monkeypatch, fields):
+    monkeypatch.setattr(audio_encoders, "encode_latent_alone", None)  # an error, should it be called
+    assert_codes_equal_the_stock_codec(build_plain_codec(**fields), [15_011, 24_000, 20_480])
+
+
+def test_the_published_sizes_equal_the_stock_codec():
+    codec = build_plain_codec(
+        num_filters=32, hidden_size=128, codebook_size=1024, num_lstm_layers=2, target_bandwidths=[12.0]
+    )
+    assert_codes_equal_the_stock_codec(codec, [24_000, 20_001], num_codebooks=16)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"use_causal_conv": False},
+        {"normalize": True},
+        {"norm_type": "time_group_norm"},
+        {"pad_mode": "constant"},
+    ],
+)
 def test_other_codecs_encode_each_clip_alone(change):
     """A codec that looks ahead, scales the clip or normalises over it cannot be batched with clips of other lengths."""
-    torch.manual_seed(0)
-    config = EncodecConfig(
-        num_filters=4, hidden_size=16, codebook_size=32, target_bandwidths=[1.5], num_lstm_layers=1, **change
-    )
-    codec = EncodecModel(config).eval()
-    for layer in codec.quantizer.layers:
-        layer.codebook.embed.normal_(std=0.05)
-    waveforms = make_waveforms([8000, 4001, 2560])
-    for ours, waveform in zip(AudioEncoders(codec, build_clap()).encode_codes(waveforms, 4), waveforms, strict=True):
-        assert count_different(ours, stock_codes(codec, waveform)) == 0
+    assert_codes_equal_the_stock_codec(build_plain_codec(**change), [8000, 4001, 2560])
+
+
+def test_encoding_leaves_the_codecs_weights_as_they_are(codec, encoders):
+    before = copy.deepcopy(codec.state_dict())
+    encoders.encode_codes(make_waveforms([8000, 4001]), 4)
+    after = codec.state_dict()
+    assert list(before) == list(after) and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_the_encoders_return_can_be_trained_on(encoders):
+    codes = encoders.encode_codes(make_waveforms([4001]), 4)[0]
+    embedding = encoders.embed_features(make_features(1, 1), torch.zeros(1, 1, dtype=torch.bool))
+    table, weight = torch.zeros(32, 24, requires_grad=True), torch.zeros(24, 24, requires_grad=True)
+    (torch.nn.functional.embedding(codes, table).sum() + (embedding @ weight).sum()).backward()
+    assert table.grad.sum() == codes.numel() * 24 and weight.grad.any()
 
 
 # CLAP
@@ -129,6 +207,25 @@ def test_fused_windows_count_only_in_longer_clips():
         flags = torch.full((2, 1), longer)
         same = torch.equal(encoders.embed_features(features, flags), encoders.embed_features(changed, flags))
         assert same is not longer
+
+
+@pytest.mark.parametrize("shape", [(64, 40), (3, 100, 40), (2, 3, 50, 40), (5, 40), (0, 40)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_as_a_convolution_gives_the_same(shape, bias):
+    layer, states = torch.nn.Linear(40, 24, bias), torch.randn(shape)
+    expected = layer(states)
+    with LinearAsConvolution():
+        product = layer(states)
+    assert product.shape == expected.shape
+    torch.testing.assert_close(product, expected, atol=1e-5, rtol=0)
+
+
+def test_large_linear_layers_on_a_cpu_are_convolutions_and_small_ones_are_not():
+    layer = torch.nn.Linear(40, 24)
+    for rows, convolves in ((audio_encoders.MIN_CONVOLUTION_ROWS, True), (2, False)):
+        with torch.profiler.profile() as profile, LinearAsConvolution():
+            layer(torch.randn(rows, 40))
+        assert any("conv" in event.key for event in profile.key_averages()) is convolves
 
 
 # Loading and number types

@@ -108,6 +108,37 @@ def test_output_holds_one_row_for_each_recording(capsys, recordings, captioner, 
     assert [row["caption"] for row in rows] == [caption_of(captioner, row["file_name"]) for row in rows]
 
 
+def test_batches_hold_recordings_of_like_length_and_rows_keep_their_order(capsys, tmp_path, captioner, monkeypatch):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    durations_s = [0.3, 2.1, 0.4, 1.9, 0.2, 2.0, 0.5]
+    for i, duration_s in enumerate(durations_s):
+        soundfile.write(folder / f"{i}.wav", make_clip(duration_s, i), RATE)
+    (folder / "3b.wav").touch()  # unreadable
+    batches, forward = [], captioner.processor.encode_prepared
+
+    def listen(prepared):
+        batches.append([len(waveform) / RATE for waveform in prepared["input_values"]])
+        return forward(prepared)
+
+    monkeypatch.setattr(captioner.processor, "encode_prepared", listen)
+    output = tmp_path / "captions.jsonl"
+    assert run(capsys, str(folder), "--output", str(output), "--batch-size", "3")[0] == 1
+    assert batches == [[2.1, 2.0, 1.9], [0.5, 0.4, 0.3], [0.2]]
+    monkeypatch.undo()
+    rows = read_rows(output)
+    assert [os.path.basename(row["file_name"]) for row in rows] == [f"{i}.wav" for i in (0, 1, 2, 3, "3b", 4, 5, 6)]
+    for row in rows:
+        assert "error" in row or row["caption"] == caption_of(captioner, row["file_name"])
+
+
+def test_sorting_goes_window_by_window(capsys, recordings, captioner, tmp_path, monkeypatch):
+    monkeypatch.setattr(caption_command, "SORTED_BATCHES", 1)
+    status, _, _ = run(capsys, recordings, "--output", str(tmp_path / "captions.csv"), "--batch-size", "2")
+    rows = read_rows(tmp_path / "captions.csv")
+    assert status == 0 and [row["caption"] for row in rows] == [caption_of(captioner, row["file_name"]) for row in rows]
+
+
 def test_n_best_rows_carry_their_scores(capsys, recordings, tmp_path, captioner):
     output = tmp_path / "captions.jsonl"
     status, _, _ = run(capsys, recordings, "--output", str(output), "--num-return-sequences", "3", "--num-beams", "2")

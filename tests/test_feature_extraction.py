@@ -62,6 +62,14 @@ def test_mel_equals_the_stock_computation(laion):
     np.testing.assert_allclose(ours, stock_mel(samples, laion), atol=MEL_ATOL_DB, rtol=0)
 
 
+def test_filters_are_made_once_for_each_setting(laion, monkeypatch):
+    laion.compute_log_mel(torch.zeros(4800))
+    monkeypatch.setattr(feature_extraction_enclap, "mel_filter_bank", None)  # an error, should it be called
+    laion.compute_log_mel(torch.ones(4800))
+    with pytest.raises(TypeError):
+        EnClapFeatureExtractor(frequency_max=12_345.0).compute_log_mel(torch.zeros(4800))
+
+
 def test_silence_has_the_lowest_level_and_no_infinity(laion):
     assert (laion.compute_log_mel(torch.zeros(48_000)) == -100).all()
 

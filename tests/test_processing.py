@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from conftest import build_clap, build_codec, build_feature_extractor, build_processor, build_tokenizer, make_clip
-from enclap_hf import AudioLoadError, EnClapProcessor
+from enclap_hf import AudioLoadError, EnClapFeatureExtractor, EnClapProcessor
 from enclap_hf.processing_enclap import clean_up_text
 
 RATE = 24_000
@@ -51,6 +51,22 @@ def test_inputs_equal_the_stock_encoders_step_by_step(tiny_processor):
     assert torch.equal(inputs["audio_codes"], codes[0].transpose(1, 2))  # (1, B, K, T) -> (B, T, K)
     torch.testing.assert_close(inputs["clap_embedding"], vector / vector.norm(), atol=1e-6, rtol=0)
     assert inputs["attention_mask"].tolist() == [[1] * 98]  # 1.3 s at 75 frames a second, the last one partial
+
+
+def test_mels_are_computed_where_the_encoders_are(monkeypatch):
+    processor, asked = build_processor(), []
+    extract = EnClapFeatureExtractor.__call__
+
+    def listen(self, *args, device="cpu", **kwargs):
+        asked.append(torch.device(device))
+        return extract(self, *args, **kwargs)
+
+    monkeypatch.setattr(EnClapFeatureExtractor, "__call__", listen)
+    monkeypatch.setattr(processor, "encode_prepared", dict)  # the encoders themselves stay
+    for device in ("cpu", "meta"):
+        processor.encoders.device = torch.device(device)
+        processor(audio=make_clip(0.3), sampling_rate=RATE)
+    assert [device.type for device in asked] == ["cpu", "meta"]
 
 
 @pytest.mark.parametrize("kind", ["tiny_processor", "fusion_processor"])

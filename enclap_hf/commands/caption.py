@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterator
 
 EXAMPLES = """examples:
   enclap caption rain.wav                                  print one caption
@@ -15,6 +16,8 @@ EXAMPLES = """examples:
   enclap caption 'field/*.flac' --model owner/name --num-return-sequences 3 --output captions.jsonl
 """
 
+# Batches whose recordings are sorted by length together, so that little of a batch is padding.
+SORTED_BATCHES = 8
 # How the files begin that this command writes.
 CSV_HEADER = b"file_name,caption,score,error\n"
 JSONL_START = b'{"file_name": '
@@ -171,10 +174,44 @@ def load_pipeline(args: argparse.Namespace):
     )
 
 
-def write_captions(args: argparse.Namespace, paths: list[str], caption) -> int:
-    """Caption all paths, write a row for each as it comes, and return how many failed."""
-    from tqdm import tqdm
+class SortedClips:
+    """A list of recordings whose every window of `window_size` goes from the longest to the shortest.
 
+    Headers are read when a window is reached, here and in worker processes alike.
+    """
+
+    def __init__(self, paths: list[str], window_size: int):
+        self.paths, self.window_size = paths, window_size
+        self._first, self._order = None, []
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> str:
+        first = index - index % self.window_size
+        return self.paths[self.find_order(first)[index - first]]
+
+    def find_order(self, first: int) -> list[int]:
+        """Indices of the recordings of the window that starts at `first`, in the order in which they are read."""
+        if first != self._first:
+            indices = range(first, min(first + self.window_size, len(self.paths)))
+            durations = {i: read_duration_s(self.paths[i]) for i in indices}
+            self._first, self._order = first, sorted(indices, key=lambda i: -durations[i])
+        return self._order
+
+
+def read_duration_s(path: str) -> float:
+    """Seconds that a file's header states; 0 where soundfile cannot tell."""
+    import soundfile
+
+    try:
+        return soundfile.info(path).duration if os.path.isfile(path) else 0.0  # a pipe could be read only once
+    except (OSError, soundfile.SoundFileError):
+        return 0.0
+
+
+def caption_in_order(args: argparse.Namespace, paths: list[str], caption) -> Iterator[dict | list[dict]]:
+    """Yield the captions of each path, in the order of `paths`."""
     from ..pipeline import ClipDataset
 
     options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
@@ -183,11 +220,25 @@ def write_captions(args: argparse.Namespace, paths: list[str], caption) -> int:
         options["num_return_sequences"] = args.num_return_sequences
         num_beams = args.num_beams or caption.model.generation_config.num_beams or 1
         options["num_beams"] = max(num_beams, args.num_return_sequences)
-    results = caption(
-        ClipDataset(paths), batch_size=args.batch_size, num_workers=args.num_workers, errors="return", **options
+    # On a terminal captions are wanted soon; a file can wait for a few batches.
+    clips = SortedClips(paths, args.batch_size * (SORTED_BATCHES if args.output else 1))
+    results = iter(
+        caption(
+            ClipDataset(clips), batch_size=args.batch_size, num_workers=args.num_workers, errors="return", **options
+        )
     )
+    for first in range(0, len(paths), clips.window_size):
+        window = {i: next(results) for i in clips.find_order(first)}
+        yield from (window[i] for i in sorted(window))
+
+
+def write_captions(args: argparse.Namespace, paths: list[str], caption) -> int:
+    """Caption all paths, write a row for each as it comes, and return how many failed."""
+    from tqdm import tqdm
+
     num_failed = 0
     with open_writer(args.output) as write_row:
+        results = caption_in_order(args, paths, caption)
         progress = tqdm(results, total=len(paths), unit="clip", disable=None if args.output else True)
         for path, result in zip(paths, progress, strict=True):
             best = result[0] if isinstance(result, list) else result
