@@ -1,4 +1,4 @@
-"""The `enclap` command: one sub-command each for captioning, scoring, making sound scenes and converting."""
+"""The `enclap` command: one sub-command each for captioning, scoring, making sound scenes, converting and the demo."""
 
 import argparse
 import sys
@@ -19,6 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_score_command(commands)
     add_scenes_command(commands)
     add_convert_command(commands)
+    add_demo_command(commands)
     return parser
 
 
@@ -72,6 +73,17 @@ def add_convert_command(commands) -> None:
     )
     convert.add_convert_arguments(parser)
     parser.set_defaults(run=convert.run_convert)
+
+
+def add_demo_command(commands) -> None:
+    """`enclap demo`."""
+    from .commands import demo
+
+    parser = commands.add_parser(
+        "demo", help="caption in the browser", description="Open a page that captions uploads and the microphone."
+    )
+    demo.add_demo_arguments(parser)
+    parser.set_defaults(run=demo.run_demo)
 
 
 def main(argv: list[str] | None = None) -> int:

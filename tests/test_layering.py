@@ -18,6 +18,7 @@ LAYERS = (
     {"modeling_enclap", "processing_enclap"},
     {"pipeline", "hub_export"},
     {"auto_registration", "__init__"},
+    {"demo"},
     {"commands"},
     {"cli", "__main__"},
 )

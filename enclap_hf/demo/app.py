@@ -25,7 +25,7 @@ class DemoPage:
         choose_model: whether visitors may name another model. For a page that only its owner can reach: whatever they
             name is downloaded and loaded.
     Raises:
-        OSError, ValueError: there is no such model.
+        ValueError: there is no such model.
     """
 
     def __init__(self, model: str | None = None, choose_model: bool = False):
@@ -37,8 +37,8 @@ class DemoPage:
         """What the button does: HTML of the captions, of the pictures, and of the notice."""
         try:
             self.use_model((model or "").strip() or None if self.choose_model else self.model)
-        except (OSError, ValueError, RuntimeError) as error:
-            description = Description(format_error(" ".join(str(error).split())), "")
+        except ValueError as error:
+            description = Description(format_error(str(error)), "")
         else:
             description = describe_recording(self.captioner, path, int(num_beams), int(num_captions))
         return description.captions, description.picture, format_notice(self.model, "SPACE_ID" in os.environ)
@@ -63,9 +63,9 @@ class DemoPage:
                     recording = gr.Audio(
                         sources=["upload", "microphone"], type="filepath", label="Sound", elem_id="enclap-sound"
                     )
-                    button = gr.Button("Write the caption", variant="primary", size="lg", elem_id="enclap-button")
                     examples = self.add_examples(recording)
                     num_beams, num_captions, model = self.add_settings()
+                    button = gr.Button("Write the caption", variant="primary", size="lg", elem_id="enclap-button")
                 with gr.Column(min_width=320):
                     captions = gr.HTML(PLACEHOLDER, elem_id="enclap-captions")
                     picture = gr.HTML(elem_id="enclap-pictures")
@@ -103,6 +103,38 @@ class DemoPage:
         return num_beams, num_captions, model
 
 
+def make_theme() -> gr.themes.Base:
+    """Colours that stand out from their ground (4.5 to 1 and more), and fonts of the visitor's own system.
+
+    Gradio's themes would fetch their fonts from the internet.
+    """
+    theme = gr.themes.Soft(
+        primary_hue="teal",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+    return theme.set(
+        color_accent="*primary_700",
+        body_background_fill="*neutral_50",
+        block_border_width="1px",
+        input_border_width="1px",
+        input_border_color="*neutral_400",
+        input_border_color_dark="*neutral_500",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*primary_800",
+        block_title_text_color="*primary_800",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+    )
+
+
 def launch_demo(
     model: str | None = None, *, choose_model: bool = False, port: int | None = None, share: bool = False, **options
 ):
@@ -115,17 +147,15 @@ def launch_demo(
         share: also give the page a public address for some days, through Gradio's servers.
         options: further arguments of Gradio's `launch`.
     Raises:
-        OSError: no such model, or the port is taken.
+        ValueError: there is no such model.
+        OSError: the port is taken.
     """
     page = DemoPage(model, choose_model).build()
-    # Fonts of the visitor's system: Gradio's own themes would fetch theirs from the internet.
-    fonts, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
-    theme = gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=fonts, font_mono=mono)
     return page.launch(
         server_port=port,
         share=share,
         max_file_size=MAX_FILE_SIZE,
-        theme=theme,
+        theme=make_theme(),
         css_paths=Path(__file__).with_name("page.css"),
         footer_links=["api", "gradio"],
         ssr_mode=False,

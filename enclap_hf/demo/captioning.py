@@ -29,11 +29,16 @@ def load_captioner(model: str | None):
     """The captioning pipeline of a directory or Hub repository, or of the package's own model.
 
     Raises:
-        OSError, ValueError: there is no such model, or it is another kind of model.
+        ValueError: there is no such model, or it is of another kind.
     """
     from transformers import pipeline
 
-    return pipeline("audio-captioning", model=model or DEFAULT_MODEL, dtype="auto")
+    try:
+        return pipeline("audio-captioning", model=model or DEFAULT_MODEL, dtype="auto")
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        expected = "expected a folder or Hub repository of an EnCLAP captioner"
+        raise ValueError(f"The model `{model}` cannot be loaded; {expected}. {reason}") from error
 
 
 def describe_recording(captioner, path: str | None, num_beams: int, num_captions: int) -> Description:
@@ -59,8 +64,10 @@ def describe_recording(captioner, path: str | None, num_beams: int, num_captions
         num_return_sequences=num_captions,
     )
     captions = result if isinstance(result, list) else [result]
-    seconds = time.perf_counter() - started
-    return Description(format_captions(captions, seconds), draw(captioner.processor.feature_extractor, name, audio))
+    note = f"Captioned in {time.perf_counter() - started:.1f} s."
+    if len(audio.samples) >= MAX_DURATION_S * audio.sampling_rate:
+        note += f" Only the first {MAX_DURATION_S // 60} minutes were read."
+    return Description(format_captions(captions, note), draw(captioner.processor.feature_extractor, name, audio))
 
 
 def draw(feature_extractor, name: str, audio: LoadedAudio) -> str:
@@ -76,18 +83,18 @@ def draw(feature_extractor, name: str, audio: LoadedAudio) -> str:
     return draw_recording(name, audio.samples, audio.sampling_rate, log_mel.numpy(), frequencies, heard_s)
 
 
-def format_captions(captions: list[dict], seconds: float) -> str:
-    """The best caption large, the others below it with their scores."""
-    best, *others = captions
-    rows = "".join(format_row(rank, caption, best) for rank, caption in enumerate(captions, 1)) if others else ""
-    table = (
-        '<table class="enclap-candidates"><caption>Best captions of the search. A score is a mean log probability: '
+def format_captions(captions: list[dict], note: str) -> str:
+    """The best caption large, all of several below it with their scores, and a remark."""
+    best = captions[0]
+    rows = "".join(format_row(rank, caption, best) for rank, caption in enumerate(captions, 1) if "score" in caption)
+    table = rows and (
+        '<table class="enclap-candidates"><caption>Best captions of the search. The search gives the scores: '
         'nearer to 0 is surer.</caption><thead><tr><th scope="col">#</th><th scope="col">Caption</th>'
         f'<th scope="col">Score</th></tr></thead><tbody>{rows}</tbody></table>'
     )
     return (
         f'<div class="enclap-result" role="status"><p class="enclap-caption">{html.escape(best["text"])}</p>'
-        f'{table if others else ""}<p class="enclap-note">Captioned in {seconds:.1f} s.</p></div>'
+        f'{table}<p class="enclap-note">{note}</p></div>'
     )
 
 

@@ -45,27 +45,21 @@ def draw_recording(
     duration_s = len(samples) / sampling_rate
     title = f"{name}, {format_seconds(duration_s)}, {sampling_rate / 1000:g} kHz"
     peak = float(np.abs(samples).max())
-    peak_text = f"peak {20 * np.log10(peak):.0f} dB" if peak > 0 else "silence"
-    heard = ""
+    peak_text = f"peak {round(20 * np.log10(peak))} dB" if peak > 0 else "silence"
+    shade = note = ""
     if heard_s is not None and heard_s < duration_s:
-        share = 100 * heard_s / duration_s
-        heard = (
-            f'<div class="enclap-unheard" style="left:{share:.2f}%"></div>'
-            f'<figcaption class="enclap-note">Fine detail is read of the first {heard_s:.1f} s; '
-            "the shaded rest adds to the overall impression only.</figcaption>"
-        )
-    shade, _, note = heard.partition("</div>")
-    shade = f"{shade}</div>" if heard else ""
+        shade = f'<div class="enclap-unheard" style="left:{100 * heard_s / duration_s:.2f}%"></div>'
+        note = f"<br>Fine detail is read of the first {heard_s:.1f} s; the shaded rest adds to the overall impression."
     return f"""<figure class="enclap-picture">
 <div role="img" aria-label="Waveform and log-mel spectrogram of {html.escape(title, quote=True)}">
 <div class="enclap-picture-title"><span>Waveform</span><span>{peak_text}</span></div>
 <div class="enclap-plot enclap-waveform">{draw_waveform(samples)}{shade}</div>
-<div class="enclap-picture-title"><span>Log-mel spectrogram</span><span>{DYNAMIC_RANGE_DB:.0f} dB</span></div>
+<div class="enclap-picture-title"><span>Log-mel spectrogram</span><span>{DYNAMIC_RANGE_DB:.0f} dB range</span></div>
 <div class="enclap-plot enclap-mel"><img alt="" src="{draw_log_mel(log_mel)}">{shade}
 {draw_frequency_ticks(**frequencies)}</div>
 <div class="enclap-times">{draw_time_ticks(duration_s)}</div>
 </div>
-<figcaption class="enclap-note">{html.escape(title)}</figcaption>{note}
+<figcaption class="enclap-note">{html.escape(title)}{note}</figcaption>
 </figure>"""
 
 
