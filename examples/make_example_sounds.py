@@ -9,15 +9,15 @@ from pathlib import Path
 import soundfile
 from scipy.signal import resample_poly
 
-from enclap_hf.sound_scenes import SAMPLING_RATE, make_scene
+from enclap_hf.sound_scenes import SAMPLING_RATE, make_example_scene
 
-# file name, sampling rate in Hz, kinds (the background last), relation, seed
+# file name, sampling rate in Hz
 SOUNDS = (
-    ("dog_then_telephone.flac", 24_000, ["dog", "telephone"], "then", 500_021),
-    ("rain_and_piano.ogg", 48_000, ["piano", "rain"], "background", 500_002),
-    ("knocking.mp3", 16_000, ["knocking"], "single", 500_003),
-    ("siren_over_engine.wav", 16_000, ["siren", "engine"], "background", 500_004),
-    ("owl_then_thunder.opus", 48_000, ["owl", "thunder"], "then", 500_005),
+    ("dog_then_telephone.flac", 24_000),
+    ("rain_and_piano.ogg", 48_000),
+    ("knocking.mp3", 16_000),
+    ("siren_over_engine.wav", 16_000),
+    ("owl_then_thunder.opus", 48_000),
 )
 
 
@@ -26,8 +26,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("examples/sounds"), help="folder (default: %(default)s)")
     folder = parser.parse_args().output
     folder.mkdir(parents=True, exist_ok=True)
-    for name, sampling_rate, kinds, relation, seed in SOUNDS:
-        scene = make_scene(seed, num_events=len(kinds), kinds=kinds, relation=relation)
+    for name, sampling_rate in SOUNDS:
+        scene = make_example_scene(Path(name).stem)
         soundfile.write(
             folder / name, resample_poly(scene.audio, sampling_rate, SAMPLING_RATE), sampling_rate, **file_kind(name)
         )

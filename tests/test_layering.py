@@ -18,6 +18,7 @@ LAYERS = (
     {"modeling_enclap", "processing_enclap"},
     {"pipeline"},
     {"auto_registration", "__init__"},
+    {"demo"},
     {"commands"},
     {"cli", "__main__"},
 )

@@ -6,6 +6,7 @@ synthesise; `scene_captions.py` words it and reads captions back; `scene_files.p
     python -m enclap_hf.sound_scenes --output scenes --num-scenes 1000
 """
 
+from .example_scenes import EXAMPLE_SCENES, make_example_scene
 from .scene_captions import RELATIONS, ParsedCaption, parse_caption
 from .scene_files import main, write_scenes
 from .scenes import Event, Scene, degrade_audio, make_scene
@@ -13,6 +14,7 @@ from .sound_kinds import SOUND_KINDS, SoundKind
 from .sound_synthesis import SAMPLING_RATE
 
 __all__ = [
+    "EXAMPLE_SCENES",
     "RELATIONS",
     "SAMPLING_RATE",
     "SOUND_KINDS",
@@ -22,6 +24,7 @@ __all__ = [
     "SoundKind",
     "degrade_audio",
     "main",
+    "make_example_scene",
     "make_scene",
     "parse_caption",
     "write_scenes",

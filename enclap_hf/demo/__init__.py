@@ -1,0 +1,5 @@
+"""The demo: captions recordings in the browser. `enclap demo` and the Space in `examples/space/` both start it.
+
+`app.py` builds the page from Gradio's components, `captioning.py` turns a recording into what the page shows, and
+`sound_pictures.py` draws the waveform and the log-mel spectrogram. Only `app.py` needs Gradio.
+"""

@@ -1,0 +1,344 @@
+"""Inference Endpoints: captions the recordings that HTTP requests carry.
+
+The serving toolkit loads this file by its path, makes `EndpointHandler(folder)` of the repository around it, and calls
+that with every decoded body. Whatever is raised becomes status 400 with the exception's text, so a refusal says in one
+line what came, what is allowed and what to do; `RequestError.status_code` is for services that tell refusals apart.
+
+    body                                  one recording
+    audio/wav, audio/mpeg, ...            the file itself
+    {"inputs": "UklGR..."}                the file in base64; data: URLs too
+    {"inputs": {"array": [...], "sampling_rate": 16000}}
+    {"inputs": "https://..."}             refused unless ENCLAP_ALLOW_URLS=1
+
+`parameters` beside `inputs`: those of `PARAMETERS`. The answer is the pipeline's: {"text"}, or with
+`num_return_sequences` a list of {"text", "score"}, best first.
+
+Limits, from the environment: ENCLAP_MAX_BYTES of a file (25000000), ENCLAP_MAX_DURATION_S of a recording (120).
+"""
+
+import base64
+import binascii
+import http.client
+import importlib
+import ipaddress
+import math
+import os
+import socket
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import numpy as np
+from transformers import pipeline
+
+# What a request may set: type, least and greatest value.
+PARAMETERS = {
+    "num_beams": (int, 1, 16),
+    "num_return_sequences": (int, 1, 16),
+    "max_new_tokens": (int, 1, 200),
+    "no_repeat_ngram_size": (int, 0, 20),
+    "length_penalty": (float, -5.0, 5.0),
+    "do_sample": (bool, False, True),
+    "temperature": (float, 0.05, 5.0),
+    "top_k": (int, 1, 1000),
+    "top_p": (float, 0.01, 1.0),
+}
+SAMPLING_PARAMETERS = ("temperature", "top_k", "top_p")
+INPUTS_HELP = (
+    'Send an audio file as the body, or JSON {"inputs": the file in base64} or '
+    '{"inputs": {"array": [samples], "sampling_rate": Hz}}.'
+)
+DOWNLOAD_TIMEOUT_S = 30.0
+MAX_REDIRECTS = 5
+
+
+class RequestError(ValueError):
+    """A request that cannot be answered; the message is one line for its sender.
+
+    Args:
+        message: what came, what is allowed, what to do.
+        status_code: the HTTP status that fits: 400 malformed, 403 not enabled, 413 too large, 415 no audio that can be
+            read, 422 a parameter out of its range.
+    """
+
+    def __init__(self, message: str, status_code: int = 400):
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class EndpointHandler:
+    """Captions one recording per call; safe to call from many threads.
+
+    Args:
+        path: folder of a repository; this file's own when empty.
+    Raises:
+        ValueError: a limit in the environment is no positive number.
+    """
+
+    def __init__(self, path: str = ""):
+        self.max_bytes = read_limit("ENCLAP_MAX_BYTES", 25_000_000)
+        self.max_duration_s = read_limit("ENCLAP_MAX_DURATION_S", 120)
+        self.allow_urls = os.environ.get("ENCLAP_ALLOW_URLS", "").lower() in ("1", "true", "yes")
+        folder = path or os.path.dirname(os.path.abspath(__file__))
+        self.captioner = pipeline("audio-captioning", model=folder, dtype="auto", trust_remote_code=True)
+        # Loaded here: `from_pretrained` sets the process's default dtype, which no other thread's request may meet.
+        self.captioner.processor.codec, self.captioner.processor.clap  # noqa: B018
+        # The module beside the pipeline's own, which is the package's where that is installed, else the repository's.
+        package = type(self.captioner).__module__.rpartition(".")[0]
+        self._audio_loading = importlib.import_module(f"{package}.audio_loading")
+        # One thread captions for all. A caption uses all cores, so several at once are no faster; and each thread that
+        # runs the model keeps memory of its own (50 threads in turn: 1363 MB at the peak, this one alone: 592 MB).
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="captioner")
+
+    def __call__(self, data: dict) -> dict | list[dict]:
+        """Caption the recording of one request.
+
+        Args:
+            data: the decoded body, `inputs` and optional `parameters`, as in the module's table.
+        Returns:
+            {"text"}, or with `num_return_sequences` above 1 a list of {"text", "score"}, best first.
+        Raises:
+            RequestError: the request cannot be answered; the reason is the message.
+        """
+        if not isinstance(data, dict) or "inputs" not in data:
+            raise RequestError(f"Got {describe(data)}; expected `inputs`. {INPUTS_HELP}")
+        options = self.check_options(data.get("parameters"))
+        recording = self.read_inputs(data["inputs"])
+        return self._worker.submit(self.caption, recording, options).result()
+
+    def caption(self, recording: bytes | dict, options: dict) -> dict | list[dict]:
+        """Decode and caption, in the one thread for it, so that only one decoded recording is in memory at a time."""
+        return self.captioner(self.load(recording), **options)
+
+    def read_inputs(self, inputs) -> bytes | dict:
+        """An encoded file as bytes, or samples as a dict of array and sampling rate."""
+        if isinstance(inputs, dict):
+            return read_samples(inputs)
+        if isinstance(inputs, str):
+            inputs = self.read_text(inputs.strip())
+        if not isinstance(inputs, (bytes, bytearray, memoryview)):
+            raise RequestError(f"Got {describe(inputs)} as `inputs`. {INPUTS_HELP}")
+        if len(inputs) > self.max_bytes:
+            raise too_large(f"a file of {len(inputs)} bytes", self.max_bytes)
+        return bytes(inputs)
+
+    def read_text(self, text: str) -> bytes:
+        """The file that a text holds or points to. Text is never the name of a file on this machine."""
+        if text[:8].lower().startswith(("http://", "https://")):
+            if not self.allow_urls:
+                raise RequestError(
+                    "Got an address, and this endpoint downloads nothing: send the file itself, or set "
+                    "ENCLAP_ALLOW_URLS=1 where the endpoint is configured.",
+                    403,
+                )
+            return download(text, self.max_bytes)
+        if len(text) > 4 * self.max_bytes // 3 + 1024:  # before it is decoded; 1024 for a data: URL's head
+            raise too_large(f"base64 of {len(text)} characters", self.max_bytes)
+        return decode_base64(text)
+
+    def load(self, recording: bytes | dict) -> dict:
+        """Decode a recording, no further than is allowed: {"array": (num_samples,) float32, "sampling_rate": Hz}."""
+        try:
+            loaded = self._audio_loading.load_audio(recording, max_duration_s=self.max_duration_s + 1)
+        except self._audio_loading.AudioLoadError as error:
+            raise RequestError(str(error), 415) from None
+        if len(loaded.samples) > self.max_duration_s * loaded.sampling_rate:
+            raise RequestError(
+                f"Got a recording longer than {self.max_duration_s:g} s, the most that is allowed; send a part of it, "
+                "or raise ENCLAP_MAX_DURATION_S where the endpoint is configured.",
+                413,
+            )
+        return {"array": loaded.samples, "sampling_rate": loaded.sampling_rate}
+
+    def check_options(self, parameters: dict | None) -> dict:
+        """Arguments of `generate`, once they are known to be allowed and to fit each other."""
+        if parameters is None:
+            return {}
+        if not isinstance(parameters, dict):
+            raise RequestError(
+                f"Got {describe(parameters)} as `parameters`; expected an object of {', '.join(PARAMETERS)}."
+            )
+        options = {name: check_parameter(name, value) for name, value in parameters.items()}
+        is_sampling = options.get("do_sample", False)
+        for name in SAMPLING_PARAMETERS:
+            if name in options and not is_sampling:
+                raise RequestError(
+                    f'Got `{name}`, which concerns sampling only; add "do_sample": true or leave it out.', 422
+                )
+        num_captions = options.get("num_return_sequences", 1)
+        if "num_beams" not in options:
+            default = 1 if is_sampling else self.captioner.model.generation_config.num_beams or 1
+            options["num_beams"] = default if is_sampling else max(default, num_captions)
+        elif num_captions > options["num_beams"] and not (is_sampling and options["num_beams"] == 1):
+            raise RequestError(
+                f"Got `num_return_sequences` {num_captions} of `num_beams` {options['num_beams']}; a search returns at "
+                "most as many captions as it has beams: raise `num_beams` or leave it out.",
+                422,
+            )
+        return options
+
+
+# Limits and parameters
+
+
+def read_limit(name: str, default: int) -> float:
+    """A positive number from the environment."""
+    text = os.environ.get(name, "").strip()
+    try:
+        limit = float(text) if text else float(default)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise ValueError(f"Got {name}={text!r}; expected a positive number, or nothing for {default}.")
+    return limit
+
+
+def check_parameter(name: str, value) -> int | float | bool:
+    """One parameter's value in its own type; numbers may come as text, as they do from a query string."""
+    if name not in PARAMETERS:
+        raise RequestError(f"Got the parameter `{name:.40}`; allowed are {', '.join(PARAMETERS)}.", 422)
+    kind, least, greatest = PARAMETERS[name]
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise RequestError(f"Got {describe(value)} as `{name}`; expected true or false.", 422)
+        return value
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not least <= number <= greatest or (kind is int and number != int(number)):
+        allowed = f"{'a whole number' if kind is int else 'a number'} from {least:g} to {greatest:g}"
+        raise RequestError(f"Got {describe(value)} as `{name}`; expected {allowed}.", 422)
+    return kind(number)
+
+
+def describe(value) -> str:
+    """A value in a few words, however large it is."""
+    if isinstance(value, dict):
+        return f"an object with keys {sorted(map(str, value))[:8]}"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def too_large(what: str, max_bytes: float) -> RequestError:
+    """The refusal of a file above the limit."""
+    return RequestError(
+        f"Got {what}; at most {max_bytes:.0f} bytes of file are allowed: send a shorter or compressed recording, or "
+        "raise ENCLAP_MAX_BYTES where the endpoint is configured.",
+        413,
+    )
+
+
+# Forms of a recording
+
+
+def read_samples(inputs: dict) -> dict:
+    """Samples that came as JSON lists: (num_samples,) or (channels, num_samples)."""
+    if not isinstance(inputs.get("array"), (list, np.ndarray)) or inputs.get("sampling_rate") is None:
+        raise RequestError(f"Got {describe(inputs)} as `inputs`. {INPUTS_HELP}")
+    try:
+        array = np.asarray(inputs["array"])
+    except ValueError:
+        raise RequestError(
+            "Got lists of unlike lengths as `array`; expected samples, or one list per channel."
+        ) from None
+    return {"array": array, "sampling_rate": inputs["sampling_rate"]}
+
+
+def decode_base64(text: str) -> bytes:
+    """The file in a base64 text or a data: URL, in the plain or the URL-safe alphabet, with or without padding."""
+    begin = text[:24]
+    if text[:5].lower() == "data:":
+        head, _, text = text.partition(",")
+        if not head.lower().endswith(";base64"):
+            raise RequestError(
+                f"Got a data: URL without base64 (it begins {begin!r}); expected data:audio/...;base64,..."
+            )
+    text = "".join(text.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+    try:
+        content = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError(f"Got text that is no base64 (it begins {begin!r}) as `inputs`. {INPUTS_HELP}") from None
+    if not content:
+        raise RequestError(f"Got an empty text as `inputs`. {INPUTS_HELP}")
+    return content
+
+
+# Downloads
+
+
+def download(url: str, max_bytes: float) -> bytes:
+    """Fetch a file from a public address, following redirects to public addresses only."""
+    deadline = time.monotonic() + DOWNLOAD_TIMEOUT_S
+    for _ in range(MAX_REDIRECTS + 1):
+        try:
+            parts = urlsplit(url)
+            connection = connect(parts)
+        except (OSError, ValueError) as error:
+            raise error if isinstance(error, RequestError) else download_failed(url, error) from None
+        try:
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            connection.request("GET", target, headers={"User-Agent": "enclap-hf", "Accept-Encoding": "identity"})
+            response = connection.getresponse()
+            if response.status in (301, 302, 303, 307, 308) and response.headers["Location"]:
+                url = urljoin(url, response.headers["Location"])
+                continue
+            if response.status != 200:
+                raise download_failed(url, f"its server answered {response.status}")
+            return read_body(response, max_bytes, deadline)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise error if isinstance(error, RequestError) else download_failed(url, error) from None
+        finally:
+            connection.close()
+    raise download_failed(url, f"more than {MAX_REDIRECTS} redirects")
+
+
+def connect(parts: SplitResult) -> http.client.HTTPConnection:
+    """Open a connection to an address that was checked, not to a name that could resolve anew to another."""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("expected http://host/... or https://host/...")
+    is_https = parts.scheme == "https"
+    connection = (http.client.HTTPSConnection if is_https else http.client.HTTPConnection)(parts.hostname, parts.port)
+    found = socket.getaddrinfo(connection.host, connection.port, type=socket.SOCK_STREAM)
+    if not all(is_public(address[0]) for *_, address in found):
+        raise RequestError(
+            f"Got an address inside a private network ({parts.hostname}); only public ones are allowed.", 403
+        )
+    connection.sock = socket.create_connection(found[0][4][:2], timeout=DOWNLOAD_TIMEOUT_S / 3)
+    if is_https:
+        context = ssl.create_default_context()
+        connection.sock = context.wrap_socket(connection.sock, server_hostname=parts.hostname)
+    return connection
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the public internet, also in its disguises inside IPv6."""
+    ip = ipaddress.ip_address(address)
+    if ip.version == 6:
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None,))[0]
+        if inner is None and ip not in ipaddress.ip_network("2000::/3"):
+            return False
+        ip = inner or ip
+    return ip.is_global and not ip.is_multicast
+
+
+def read_body(response: http.client.HTTPResponse, max_bytes: float, deadline: float) -> bytes:
+    """A response's body, read no further than is allowed in bytes and time."""
+    content = bytearray()
+    while block := response.read1(1 << 16):
+        content += block
+        if len(content) > max_bytes:
+            raise too_large(f"an address with more than {max_bytes:.0f} bytes", max_bytes)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not done after {DOWNLOAD_TIMEOUT_S:.0f} s")
+    return bytes(content)
+
+
+def download_failed(url: str, reason: object) -> RequestError:
+    """The refusal of an address that gave no file."""
+    return RequestError(
+        f"Got {describe(url)}, which could not be downloaded ({reason}); check it, or send the file itself."
+    )
