@@ -167,7 +167,7 @@ def test_the_microphone_is_captioned(open_page):
 
 
 def test_the_keyboard_reaches_everything_in_the_order_of_the_page(open_page):
-    """Tab through the page, start an example with Space, and the button with Enter."""
+    """Tab through the page, start an example with Space, and an upload with Enter."""
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
@@ -188,9 +188,11 @@ def test_the_keyboard_reaches_everything_in_the_order_of_the_page(open_page):
     order = [reached[name] for name in ("Upload file", "Record audio", "dog then telephone", "Write the caption")]
     assert order == sorted(order)
     assert "knock" in find(browser, ".enclap-caption").text.lower()
-    upload_again = find(browser, ".enclap-caption").text
+    find(browser, "#enclap-sound [aria-label='Clear'], #enclap-sound [title='Clear']").click()
+    upload(browser, SOUNDS / "siren_over_engine.wav")
     find(browser, "#enclap-button").send_keys(Keys.ENTER)
-    assert find(browser, ".enclap-caption").text == upload_again
+    find(browser, ".enclap-picture [aria-label*='siren_over_engine']")
+    assert "siren" in find(browser, ".enclap-caption").text.lower()
 
 
 def test_the_page_asks_no_other_host_for_anything(open_page, page_url):
