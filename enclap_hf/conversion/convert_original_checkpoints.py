@@ -134,10 +134,12 @@ def read_clap(source: str) -> tuple[ClapAudioModelWithProjection, str]:
 def load_from_repository(model_class: type, source: str, option: str, model_types: tuple[str, ...]):
     """Load a transformers model of which no tensor may be missing."""
     try:
-        model_type = model_class.config_class.get_config_dict(source)[0].get("model_type")
-        if model_type not in model_types:
+        fields = model_class.config_class.get_config_dict(source)[0]
+        if fields.get("model_type") not in model_types:
+            found = f"a model of type {fields.get('model_type')!r}" if fields else "no config.json"
             raise ConversionError(
-                f"{option} {source} holds a model of type {model_type!r}; expected {model_types[0]!r}."
+                f"{option} {source} holds {found}; expected one of type {model_types[0]!r}, or a file in the original "
+                "format."
             )
         model, info = model_class.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     except ConversionError:
