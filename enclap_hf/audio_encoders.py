@@ -289,7 +289,7 @@ class CodecEncoder:
                     clip[..., length : length + missing] = clip[..., length - 1 - missing : length - 1].flip(-1)
             padded[..., :padding] = own[..., 1 : padding + 1].flip(-1)
             states = padded
-        return nn.functional.conv2d(states, weight, layer.conv.bias, (1, stride), dilation=(1, dilation))
+        return convolve(states, weight, layer.conv.bias, stride, dilation)
 
     def _run_lstm(self, frames: torch.Tensor) -> torch.Tensor:
         """The LSTM and its residual connection: (T, B, channels) -> the same."""
@@ -322,6 +322,18 @@ class Workspace:
         return memory.view(batch_size, channels, 1, padding + length)
 
 
+def convolve(
+    states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: int = 1, dilation: int = 1
+) -> torch.Tensor:
+    """Convolve along the last axis: (B, in, 1, L) -> (B, out, 1, L / stride).
+
+    On a CPU by oneDNN whatever the shape: torch itself takes a slower routine for short kernels in a single thread.
+    """
+    if states.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        return torch.mkldnn_convolution(states, weight, bias, (0, 0), (1, stride), (1, dilation), 1)
+    return nn.functional.conv2d(states, weight, bias, (1, stride), dilation=(1, dilation))
+
+
 class LinearAsConvolution(TorchFunctionMode):
     """Within it, large linear layers on a CPU run as convolutions with a kernel of one frame."""
 
@@ -340,5 +352,5 @@ def multiply_as_convolution(
     if input.device.type != "cpu" or len(rows) < MIN_CONVOLUTION_ROWS:
         return nn.functional.linear(input, weight, bias)
     image = rows.view(1, 1, *rows.shape).permute(0, 3, 1, 2)  # (1, in, 1, rows), channels last without a copy
-    product = nn.functional.conv2d(image, weight[:, :, None, None], bias)
+    product = convolve(image, weight[:, :, None, None], bias)
     return product.permute(0, 2, 3, 1).reshape(*input.shape[:-1], -1)

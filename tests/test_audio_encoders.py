@@ -220,6 +220,20 @@ def test_a_linear_layer_as_a_convolution_gives_the_same(shape, bias):
     torch.testing.assert_close(product, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_no_convolution_takes_the_slow_routine(encoders, num_threads):
+    """torch's own choice would, for short kernels in a single thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        with torch.profiler.profile() as profile:
+            encoders.encode_codes(make_waveforms([24_000]), 4)
+    finally:
+        torch.set_num_threads(before)
+    called = {event.key for event in profile.key_averages()}
+    assert "aten::mkldnn_convolution" in called and not any("slow_conv" in name for name in called)
+
+
 def test_large_linear_layers_on_a_cpu_are_convolutions_and_small_ones_are_not():
     layer = torch.nn.Linear(40, 24)
     for rows, convolves in ((audio_encoders.MIN_CONVOLUTION_ROWS, True), (2, False)):
