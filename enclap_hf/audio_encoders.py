@@ -8,8 +8,7 @@ Distinctive choices, all for speed; the weights and their files stay those of th
   folded once. Each activation is written straight behind the frames that pad it.
 - On a CPU the convolutions take a clip at a time and the LSTM all clips of a batch: its 16 MB of weights are read once
   at every step, however many clips share it.
-- Linear layers run as convolutions on a CPU (`LinearAsConvolution`): torch multiplies float32 matrices with MKL, which
-  leaves half of the vector unit of non-Intel processors idle, and convolves with oneDNN, which does not.
+- CLAP's linear layers and the search for the nearest codes multiply as the captioner does (`onednn_linear.py`).
 """
 
 import os
@@ -17,10 +16,11 @@ import os
 import torch
 from safetensors import safe_open
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from transformers import ClapAudioModelWithProjection, EncodecModel
 from transformers.models.encodec.modeling_encodec import EncodecConv1d, EncodecLSTM, EncodecResnetBlock
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
+
+from .onednn_linear import multiply, use_onednn
 
 # Clips encoded together.
 CODEC_BATCH_SIZE = {"cpu": 16, "cuda": 64}
@@ -31,8 +31,6 @@ CONVOLUTION_BATCH_SIZE = {"cpu": 1, "cuda": 64}
 QUANTIZER_BLOCK_FRAMES = {"cpu": 256, "cuda": 1 << 20}
 # Codec frames that the LSTM takes at a time, so that its gates of a long clip are never in memory as a whole.
 LSTM_BLOCK_FRAMES = 2048
-# Rows from which a product on a CPU is faster as a convolution, which rearranges the weights each time.
-MIN_CONVOLUTION_ROWS = 64
 
 
 class CodecModel(EncodecModel):
@@ -54,6 +52,8 @@ class AudioEncoders:
         self._models = {"codec": codec, "clap": clap}
         self._codec_encoder = None
         self.device = torch.device("cpu")
+        if not isinstance(clap, dict):
+            use_onednn(clap)
 
     def __deepcopy__(self, memo) -> "AudioEncoders":
         return self  # frozen: a copied processor shares them
@@ -77,6 +77,8 @@ class AudioEncoders:
             # Weights of a mapped file begin at any byte, and the last bits of a product depend on where.
             for parameter in model.parameters():
                 parameter.data = parameter.data.clone()
+            if name == "clap":
+                use_onednn(model)
             model = self._models[name] = model.eval().requires_grad_(False).to(self.device)
         return model
 
@@ -142,7 +144,7 @@ class AudioEncoders:
         for features, longer in zip(input_features.split(batch_size), is_longer.split(batch_size), strict=True):
             if not longer.any():
                 features = features[:, :1]  # the others are read of longer clips only
-            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False), LinearAsConvolution():
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
                 out = self.clap(features.to(self.device, torch.float32), is_longer=longer.to(self.device))
                 embedding = nn.functional.normalize(out.audio_embeds, dim=-1)
             embeddings.append(embedding.cpu())
@@ -239,7 +241,7 @@ class CodecEncoder:
         for residual in latent.split(self.quantizer_block_frames):
             codes = []
             for embed, doubled, negative_norms in self.codebooks[:num_codebooks]:
-                indices = multiply_as_convolution(residual, doubled, negative_norms).argmax(1)
+                indices = multiply(residual, doubled, negative_norms).argmax(1)
                 residual = residual - embed[indices]
                 codes.append(indices)
             blocks.append(torch.stack(codes, dim=1))
@@ -332,25 +334,3 @@ def convolve(
     if states.device.type == "cpu" and torch.backends.mkldnn.is_available():
         return torch.mkldnn_convolution(states, weight, bias, (0, 0), (1, stride), (1, dilation), 1)
     return nn.functional.conv2d(states, weight, bias, (1, stride), dilation=(1, dilation))
-
-
-class LinearAsConvolution(TorchFunctionMode):
-    """Within it, large linear layers on a CPU run as convolutions with a kernel of one frame."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if function is not nn.functional.linear:
-            return function(*args, **kwargs)
-        return multiply_as_convolution(*args, **kwargs)
-
-
-def multiply_as_convolution(
-    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
-) -> torch.Tensor:
-    """What `torch.nn.functional.linear` returns: (..., in) -> (..., out)."""
-    rows = input.reshape(-1, input.shape[-1])
-    if input.device.type != "cpu" or len(rows) < MIN_CONVOLUTION_ROWS:
-        return nn.functional.linear(input, weight, bias)
-    image = rows.view(1, 1, *rows.shape).permute(0, 3, 1, 2)  # (1, in, 1, rows), channels last without a copy
-    product = convolve(image, weight[:, :, None, None], bias)
-    return product.permute(0, 2, 3, 1).reshape(*input.shape[:-1], -1)

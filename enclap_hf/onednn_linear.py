@@ -20,14 +20,19 @@ class OneDnnLinear(nn.Linear):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """`inputs` (..., in_features) -> (..., out_features)."""
-        if not multiplies_with_onednn(inputs, self.weight):
-            return super().forward(inputs)
-        rows = inputs.flatten(0, -2)
-        if torch.is_grad_enabled() and (inputs.requires_grad or self.weight.requires_grad):
-            product = OneDnnProduct.apply(rows, self.weight, self.bias)
-        else:
-            product = multiply_transposed(rows, self.weight, self.bias)
-        return product.unflatten(0, inputs.shape[:-1])
+        return multiply(inputs, self.weight, self.bias)
+
+
+def multiply(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """What `torch.nn.functional.linear` returns: (..., in_features) -> (..., out_features)."""
+    if not multiplies_with_onednn(inputs, weight):
+        return nn.functional.linear(inputs, weight, bias)
+    rows = inputs.flatten(0, -2)
+    if torch.is_grad_enabled() and (inputs.requires_grad or weight.requires_grad):
+        product = OneDnnProduct.apply(rows, weight, bias)
+    else:
+        product = multiply_transposed(rows, weight, bias)
+    return product.unflatten(0, inputs.shape[:-1])
 
 
 class OneDnnProduct(torch.autograd.Function):

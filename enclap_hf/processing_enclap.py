@@ -14,6 +14,7 @@ from .audio_loading import AudioLoadError  # noqa: F401 (transformers 5.0 copies
 from .data_collator import pad_codes
 from .feature_extraction_enclap import EnClapFeatureExtractor
 from .losses_enclap import IGNORED_TARGET
+from .onednn_linear import OneDnnLinear  # noqa: F401 (as above)
 
 ENCODER_NAMES = ("codec", "clap")
 # Arguments of `from_pretrained` that say how to reach a repository, and so apply to the encoders' files too.

@@ -7,8 +7,8 @@ import torch
 from transformers import ClapAudioModelWithProjection, EncodecConfig, EncodecModel
 
 from conftest import build_clap, build_codec, build_processor, make_clip
-from enclap_hf import audio_encoders
-from enclap_hf.audio_encoders import AudioEncoders, LinearAsConvolution, encode_latent_alone, group_by_length
+from enclap_hf import audio_encoders, onednn_linear
+from enclap_hf.audio_encoders import AudioEncoders, encode_latent_alone, group_by_length
 
 BANDWIDTH = 1.5  # kb/s of the tiny codec's 4 codebooks
 # One sample, around one codec frame (320) and one convolution, around the length from which clips are batched (2240),
@@ -209,17 +209,6 @@ def test_fused_windows_count_only_in_longer_clips():
         assert same is not longer
 
 
-@pytest.mark.parametrize("shape", [(64, 40), (3, 100, 40), (2, 3, 50, 40), (5, 40), (0, 40)])
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_linear_layer_as_a_convolution_gives_the_same(shape, bias):
-    layer, states = torch.nn.Linear(40, 24, bias), torch.randn(shape)
-    expected = layer(states)
-    with LinearAsConvolution():
-        product = layer(states)
-    assert product.shape == expected.shape
-    torch.testing.assert_close(product, expected, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_no_convolution_takes_the_slow_routine(encoders, num_threads):
     """torch's own choice would, for short kernels in a single thread."""
@@ -234,12 +223,13 @@ def test_no_convolution_takes_the_slow_routine(encoders, num_threads):
     assert "aten::mkldnn_convolution" in called and not any("slow_conv" in name for name in called)
 
 
-def test_large_linear_layers_on_a_cpu_are_convolutions_and_small_ones_are_not():
-    layer = torch.nn.Linear(40, 24)
-    for rows, convolves in ((audio_encoders.MIN_CONVOLUTION_ROWS, True), (2, False)):
-        with torch.profiler.profile() as profile, LinearAsConvolution():
-            layer(torch.randn(rows, 40))
-        assert any("conv" in event.key for event in profile.key_averages()) is convolves
+def test_products_of_the_encoders_run_as_the_captioners(encoders):
+    if not onednn_linear.HAS_ONEDNN:
+        pytest.skip("this processor multiplies with one library")
+    with torch.profiler.profile() as profile:
+        encoders.embed_features(make_features(2, 1), torch.zeros(2, 1, dtype=torch.bool))
+    called = {event.key for event in profile.key_averages()}
+    assert "mkldnn::_linear_pointwise" in called and "aten::addmm" not in called
 
 
 # Loading and number types
