@@ -164,7 +164,7 @@ def test_a_long_recording_does_not_widen_a_phones_page(open_page, tmp_path):
     browser = open_page(PHONE)
     upload(browser, tmp_path / "long.flac")
     find(browser, "#enclap-button").click()
-    assert "the shaded rest" in find(browser, ".enclap-picture figcaption").text
+    assert "CLAP hears the 8 s in the middle" in find(browser, ".enclap-picture figcaption").text
     assert find(browser, ".enclap-mel .enclap-unheard").size["width"] > 50
     assert_fits(browser, PHONE[0])
 
