@@ -152,6 +152,7 @@ def test_very_short_silent_and_long_recordings_are_drawn(captioner, tmp_path, sa
     assert "nan" not in picture and decode_picture(picture).size
     heard_s = 253 / 75  # codec frames of the tiny model, at 75 a second
     assert ("enclap-unheard" in picture) == (len(samples) / RATE > heard_s)
+    assert ("CLAP hears the 2 s in the middle" in picture) == (len(samples) / RATE > heard_s)
     if not samples.any():
         assert "silence" in text_of(picture)
 

@@ -16,7 +16,9 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 ROOT = Path(__file__).parent.parent
 SOUNDS = ROOT / "examples/sounds"
@@ -117,13 +119,14 @@ def upload(browser, path: Path) -> None:
     find(browser, "#enclap-sound [aria-label='Clear'], #enclap-sound [title='Clear']")
 
 
-def assert_fits(browser) -> None:
-    """Nothing reaches over the right edge."""
-    width, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-    assert width <= window
+def assert_fits(browser, width: int) -> None:
+    """Nothing reaches over the right edge of a window; a phone's browser would widen the page to show it."""
+    assert browser.execute_script("return Math.max(innerWidth, document.documentElement.scrollWidth)") == width
     over = browser.execute_script(
-        "return [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1"
-        " && e.getBoundingClientRect().width > 1).map(e => e.outerHTML.slice(0, 120))"
+        "return [...document.querySelectorAll('main *')]"
+        ".map(e => [e.outerHTML.slice(0, 120), e.getBoundingClientRect()])"
+        ".filter(([html, box]) => box.width > 1 && box.right > arguments[0] + 1).map(([html, box]) => html)",
+        width,
     )
     assert over == []
 
@@ -140,7 +143,7 @@ def test_an_uploaded_sound_is_captioned_and_drawn(open_page, size, sound, words)
     picture = find(browser, ".enclap-picture [role=img]")
     assert sound in picture.get_attribute("aria-label") and picture.size["height"] > 200
     assert browser.execute_script("return document.querySelector('.enclap-mel img').naturalWidth") > 100
-    assert_fits(browser)
+    assert_fits(browser, size[0])
 
 
 def test_a_text_file_with_an_audio_name_is_refused_in_words(open_page, tmp_path):
@@ -151,7 +154,19 @@ def test_a_text_file_with_an_audio_name_is_refused_in_words(open_page, tmp_path)
     reason = find(browser, ".enclap-error").text
     assert reason.startswith("No caption. `notes.wav`: it is text, not audio (it begins 'These are notes")
     assert "Traceback" not in find(browser, "body").text and not browser.find_elements("css selector", ".toast-body")
-    assert_fits(browser)
+    assert_fits(browser, PHONE[0])
+
+
+def test_a_long_recording_does_not_widen_a_phones_page(open_page, tmp_path):
+    """The player asks for 20 pixels a second, and once made the whole page that wide."""
+    sound, sampling_rate = soundfile.read(SOUNDS / "siren_over_engine.wav")
+    soundfile.write(tmp_path / "long.flac", np.tile(sound, 8), sampling_rate)
+    browser = open_page(PHONE)
+    upload(browser, tmp_path / "long.flac")
+    find(browser, "#enclap-button").click()
+    assert "CLAP hears the 8 s in the middle" in find(browser, ".enclap-picture figcaption").text
+    assert find(browser, ".enclap-mel .enclap-unheard").size["width"] > 50
+    assert_fits(browser, PHONE[0])
 
 
 def test_the_microphone_is_captioned(open_page):

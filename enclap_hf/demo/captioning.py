@@ -80,7 +80,9 @@ def draw(feature_extractor, name: str, audio: LoadedAudio) -> str:
     frequencies = {
         field: getattr(feature_extractor, field) for field in ("frequency_min", "frequency_max", "mel_scale")
     }
-    return draw_recording(name, audio.samples, audio.sampling_rate, log_mel.numpy(), frequencies, heard_s)
+    window = f"the {feature_extractor.clap_window_s:g} s in the middle"
+    clap_hears = "an overview of all" if feature_extractor.long_clips == "fusion" else window
+    return draw_recording(name, audio.samples, audio.sampling_rate, log_mel.numpy(), frequencies, heard_s, clap_hears)
 
 
 def format_captions(captions: list[dict], note: str) -> str:

@@ -30,7 +30,13 @@ FREQUENCY_TICKS_HZ = (100, 250, 500, 1000, 2000, 4000, 8000, 16000)
 
 
 def draw_recording(
-    name: str, samples: np.ndarray, sampling_rate: int, log_mel: np.ndarray, frequencies: dict, heard_s: float | None
+    name: str,
+    samples: np.ndarray,
+    sampling_rate: int,
+    log_mel: np.ndarray,
+    frequencies: dict,
+    heard_s: float | None,
+    clap_hears: str,
 ) -> str:
     """Draw a recording as an HTML figure.
 
@@ -41,6 +47,7 @@ def draw_recording(
         log_mel: (mel frames, mel bins) in dB, of the whole recording.
         frequencies: `frequency_min` and `frequency_max` in Hz and `mel_scale` of the mel bins.
         heard_s: seconds from the start that EnCodec reads; None for all.
+        clap_hears: which part of a long recording CLAP is given, in words.
     """
     duration_s = len(samples) / sampling_rate
     title = f"{name}, {format_seconds(duration_s)}, {sampling_rate / 1000:g} kHz"
@@ -49,7 +56,7 @@ def draw_recording(
     shade = note = ""
     if heard_s is not None and heard_s < duration_s:
         shade = f'<div class="enclap-unheard" style="left:{100 * heard_s / duration_s:.2f}%"></div>'
-        note = f"<br>Fine detail is read of the first {heard_s:.1f} s; the shaded rest adds to the overall impression."
+        note = f"<br>EnCodec reads the first {heard_s:.1f} s, up to the shaded part; CLAP hears {clap_hears}."
     return f"""<figure class="enclap-picture">
 <div role="img" aria-label="Waveform and log-mel spectrogram of {html.escape(title, quote=True)}">
 <div class="enclap-picture-title"><span>Waveform</span><span>{peak_text}</span></div>
