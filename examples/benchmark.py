@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def run_stage(stage: Stage, way: str):
     """One run; captioning without gradients."""
-    with torch.inference_mode(stage.name != "training"):
+    with torch.set_grad_enabled(stage.name == "training"):
         return getattr(stage, way)()
 
 
