@@ -234,6 +234,23 @@ def test_no_convolution_takes_the_slow_routine(encoders, num_threads):
     assert "aten::mkldnn_convolution" in called and not any("slow_conv" in name for name in called)
 
 
+def test_clips_of_about_one_length_share_the_shapes_of_their_convolutions(codec, monkeypatch):
+    """oneDNN compiles for each shape, which takes as long as encoding some seconds."""
+    shapes, convolve = [], audio_encoders.convolve
+
+    def listen(states, *args):
+        shapes[-1].append(tuple(states.shape))
+        return convolve(states, *args)
+
+    monkeypatch.setattr(audio_encoders, "convolve", listen)
+    latents = audio_encoders.CodecEncoder(codec, torch.device("cpu")).encode
+    for length in (30_720, 25_001, 20_481):
+        shapes.append([])
+        with torch.inference_mode():
+            assert len(latents(make_waveforms([length]))[0]) == -(-length // 320)
+    assert len(shapes[0]) > 10 and shapes[0] == shapes[1] == shapes[2]
+
+
 def test_large_linear_layers_on_a_cpu_are_convolutions_and_small_ones_are_not():
     layer = torch.nn.Linear(40, 24)
     for rows, convolves in ((audio_encoders.MIN_CONVOLUTION_ROWS, True), (2, False)):
