@@ -25,6 +25,8 @@ from .onednn_linear import multiply, use_onednn
 # Clips encoded together.
 CODEC_BATCH_SIZE = {"cpu": 16, "cuda": 64}
 CLAP_BATCH_SIZE = {"cpu": 8, "cuda": 128}
+# Codec frames, of which the codec runs over a multiple: oneDNN compiles its code anew for each length.
+LENGTH_STEP_FRAMES = 32
 # Clips that pass the codec's convolutions together: on a CPU one keeps the cores busy, and more would leave the cache.
 CONVOLUTION_BATCH_SIZE = {"cpu": 1, "cuda": 64}
 # Codec frames quantised together: on a CPU their scores of all codes of a codebook stay in the cache.
@@ -248,9 +250,9 @@ class CodecEncoder:
         return torch.cat(blocks)
 
     def _stack(self, waveforms: list[torch.Tensor]) -> tuple[torch.Tensor, list[int]]:
-        """Waveforms side by side, with room for whole frames: (B, 1, 1, L), and their lengths."""
-        lengths, hop_length = [len(waveform) for waveform in waveforms], self.codec.config.hop_length
-        states = waveforms[0].new_zeros(len(waveforms), 1, 1, -(-max(lengths) // hop_length) * hop_length)
+        """Waveforms side by side, with room for whole frames, in one of few sizes: (B, 1, 1, L), and their lengths."""
+        lengths, step = [len(waveform) for waveform in waveforms], self.codec.config.hop_length * LENGTH_STEP_FRAMES
+        states = waveforms[0].new_zeros(len(waveforms), 1, 1, -(-max(lengths) // step) * step)
         for i, waveform in enumerate(waveforms):
             states[i, 0, 0, : lengths[i]] = waveform
         return states, lengths

@@ -232,6 +232,23 @@ def test_products_of_the_encoders_run_as_the_captioners(encoders):
     assert "mkldnn::_linear_pointwise" in called and "aten::addmm" not in called
 
 
+def test_clips_of_about_one_length_share_the_shapes_of_their_convolutions(codec, monkeypatch):
+    """oneDNN compiles for each shape, which takes as long as encoding some seconds."""
+    shapes, convolve = [], audio_encoders.convolve
+
+    def listen(states, *args):
+        shapes[-1].append(tuple(states.shape))
+        return convolve(states, *args)
+
+    monkeypatch.setattr(audio_encoders, "convolve", listen)
+    latents = audio_encoders.CodecEncoder(codec, torch.device("cpu")).encode
+    for length in (30_720, 25_001, 20_481):
+        shapes.append([])
+        with torch.inference_mode():
+            assert len(latents(make_waveforms([length]))[0]) == -(-length // 320)
+    assert len(shapes[0]) > 10 and shapes[0] == shapes[1] == shapes[2]
+
+
 # Loading and number types
 
 
