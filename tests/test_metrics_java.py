@@ -199,7 +199,9 @@ def test_ctrl_c_and_a_killed_parent_leave_nothing_behind(stand_in, tmp_path, end
     """METEOR's process also ends when the program that started it is killed: its input closes."""
     behaviour = "sleep" if ending == signal.SIGINT else "answer"
     code = f"""
+        import signal
         from enclap_hf.metrics.java_runtime import JavaProcess
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
         with JavaProcess([], timeout_s=300, java={str(stand_in)!r}) as process:
             process.read_line()
     """
