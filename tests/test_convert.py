@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import ClapConfig, ClapModel
 
 from conftest import make_clip
@@ -150,6 +150,20 @@ def test_transformers_repositories_are_sources_too(sources, tmp_path):
     for ours, source in ((processor.clap, tower), (processor.codec, codec)):
         for name, tensor in source.state_dict().items():
             assert torch.equal(ours.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("clap", "audio_projection.linear1.bias"), ("encodec", "quantizer.layers.0.codebook.embed")]
+)
+def test_tensors_of_transformers_repositories_that_are_missing_or_surplus_are_named(sources, tmp_path, part, name):
+    (build_tiny_tower() if part == "clap" else build_tiny_codec()).save_pretrained(tmp_path / "model")
+    path = tmp_path / "model/model.safetensors"
+    tensors = load_file(path)
+    changed = {**sources, part: str(tmp_path / "model")}
+    save_file({**tensors, "audio_surplus": torch.zeros(2)}, path, metadata={"format": "pt"})
+    assert_refused(changed, tmp_path / "out", "holds tensor `audio_surplus` that the model has no place for")
+    save_file({key: tensor for key, tensor in tensors.items() if key != name}, path, metadata={"format": "pt"})
+    assert_refused(changed, tmp_path / "out", f"lacks tensor `{name}`")
 
 
 def test_a_config_written_from_plain_bart_has_the_published_defaults(sources, tmp_path):

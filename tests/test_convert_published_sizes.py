@@ -8,10 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -179,6 +181,9 @@ print(json.dumps({"wall_s": wall, "processor_s": processor, "rise": read_memory(
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="memory is read from Linux's /proc")
+@pytest.mark.skipif(
+    Version(version("safetensors")) < Version("0.8"), reason="safetensors before 0.8 copies all tensors when it writes"
+)
 def test_converting_takes_less_than_a_minute_and_twice_the_captioners_file_in_memory(folder, enclap):
     """Beside the captioner's 0.66 GB lie 1.85 GB of LAION-CLAP, most of which is never brought into memory.
 

@@ -45,6 +45,8 @@ ENCODEC_SAMPLING_RATE, ENCODEC_CHANNELS = 24_000, 1
 DEFAULT_TOKENIZER = "facebook/bart-large"
 # Either of these makes a tokenizer.
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+# What a ClapModel holds beside the audio tower.
+CLAP_TEXT_TENSORS = ("text_model.", "text_projection.", "logit_scale_")
 # What loading a repository raises that is missing, damaged or of another kind.
 NOT_FOUND_ERRORS = (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError)
 
@@ -132,7 +134,7 @@ def read_clap(source: str) -> tuple[ClapAudioModelWithProjection, str]:
 
 
 def load_from_repository(model_class: type, source: str, option: str, model_types: tuple[str, ...]):
-    """Load a transformers model of which no tensor may be missing."""
+    """Load a transformers model of which no tensor may be missing or left over, but for CLAP's text tower."""
     try:
         fields = model_class.config_class.get_config_dict(source)[0]
         if fields.get("model_type") not in model_types:
@@ -152,6 +154,9 @@ def load_from_repository(model_class: type, source: str, option: str, model_type
     if info["missing_keys"] or info["mismatched_keys"]:
         name = sorted([*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])])[0]
         raise ConversionError(f"{option} {source} lacks tensor `{name}`, or has it in another shape.")
+    unexpected = sorted(name for name in info["unexpected_keys"] if not name.startswith(CLAP_TEXT_TENSORS))
+    if unexpected:
+        raise ConversionError(f"{option} {source} holds tensor `{unexpected[0]}` that the model has no place for.")
     return model.eval()
 
 
