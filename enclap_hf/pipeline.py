@@ -31,7 +31,8 @@ class AudioCaptioningPipeline(Pipeline):
     Calling it with one recording (path, bytes, file object, array or tensor, `datasets` audio dict) returns
     `{"text": caption}`; with a list or a dataset column, a list of such; with a generator or a `datasets.Dataset`
     column wrapped in `KeyDataset`, they come one by one. With `num_return_sequences=n` every recording gives a list of
-    n dicts, best first, which have a `score` too: the mean log probability of a caption's tokens.
+    n dicts, best first, which have a `score` too: the log probability of a caption's tokens, divided by their number to
+    the power of beam search's `length_penalty`, or by their number where tokens are sampled.
 
     Args of a call, or of `pipeline(...)` for every call:
         sampling_rate: Hz of arrays and tensors, which do not carry it.
@@ -129,7 +130,7 @@ class AudioCaptioningPipeline(Pipeline):
         return {"sequences": sequences, "scores": scores, "error": errors}
 
     def _sequence_scores(self, out) -> torch.Tensor:
-        """Mean log probability of each sequence's tokens: beam search's own score, or that of the sampled tokens."""
+        """Beam search's own score of each sequence, or the mean log probability of its sampled tokens."""
         if getattr(out, "sequences_scores", None) is not None:
             return out.sequences_scores
         steps = self.model.compute_transition_scores(out.sequences, out.scores, normalize_logits=True)
