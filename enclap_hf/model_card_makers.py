@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 
+from .hub_export import read_json
 from .metrics.metric_sets import METRIC_NAMES
 from .model_card import LIMITS, CaptionerCard, Example, Part, ScoreRow, is_hub_id
 from .version import __version__
@@ -256,7 +257,8 @@ def make_default_card(folder: str) -> CaptionerCard:
             --output` writes it, and perhaps with recordings in `sounds/`.
     """
     training, evaluation, model, processor = (
-        read_json(folder, f"{name}.json") for name in ("training_report", "evaluation", "config", "processor_config")
+        read_json(os.path.join(folder, f"{name}.json"))
+        for name in ("training_report", "evaluation", "config", "processor_config")
     )
     run = dict(training["run"])
     note = run.pop("note", "")
@@ -353,9 +355,3 @@ def describe_captioning_speed(evaluation: dict) -> str | None:
         f"beam of {speed['num_beams']}, on {speed['num_threads']} thread ({speed['cpu']}): the median of "
         f"{speed['num_clips']} clips, one at a time."
     )
-
-
-def read_json(*path: str) -> dict:
-    """A JSON file."""
-    with open(os.path.join(*path), encoding="utf-8") as file:
-        return json.load(file)

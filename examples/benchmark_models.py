@@ -78,6 +78,11 @@ class Bench:
         return processor.to(self.device)
 
     @cached_property
+    def stock_clap(self) -> ClapAudioModelWithProjection:
+        """The same audio tower as transformers has it: the processor's multiplies with oneDNN."""
+        return build_clap().to(self.device)
+
+    @cached_property
     def clap_extractor(self) -> ClapFeatureExtractor:
         """transformers' mel in numpy, with LAION-CLAP's filter bank."""
         return ClapFeatureExtractor(truncation="fusion", padding="repeatpad", frequency_min=50)

@@ -112,7 +112,7 @@ def clap_stage(bench: Bench) -> Stage:
 
 
 def embed_stock(bench: Bench, features: torch.Tensor, is_longer: torch.Tensor) -> torch.Tensor:
-    out = bench.processor.clap(features.to(bench.device), is_longer=is_longer.to(bench.device))
+    out = bench.stock_clap(features.to(bench.device), is_longer=is_longer.to(bench.device))
     return nn.functional.normalize(out.audio_embeds, dim=-1)
 
 

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -44,7 +43,6 @@ def repository(tmp_path_factory) -> str:
     model = build_model()
     model.generation_config.max_length = 12
     save_repository(model, build_processor(), folder)
-    shutil.copyfile(PACKAGE / "handler.py", Path(folder, "handler.py"))
     return folder
 
 

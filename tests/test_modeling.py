@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.bart.modeling_bart import BartEncoder
 
 from conftest import build_config, build_model, make_inputs
-from enclap_hf import EnClapForConditionalGeneration, EnClapModel, modeling_enclap
+from enclap_hf import EnClapForConditionalGeneration, EnClapModel, encoder_enclap
 
 # float32 sums in another order
 ATOL = 2e-5
@@ -120,7 +120,7 @@ def test_one_lookup_in_joined_tables_equals_one_for_each_codebook(monkeypatch, t
     weights = torch.randn(*codes.shape[:2], 32, dtype=dtype)
     found = []
     for smallest in (10**9, 1):
-        monkeypatch.setattr(modeling_enclap, "MIN_JOINED_FRAMES", smallest)
+        monkeypatch.setattr(encoder_enclap, "MIN_JOINED_FRAMES", smallest)
         encoder.zero_grad()
         frames = encoder.embed_codes(codes)
         (frames * weights).sum().backward()
@@ -132,7 +132,7 @@ def test_one_lookup_in_joined_tables_equals_one_for_each_codebook(monkeypatch, t
 
 @pytest.mark.parametrize("code", [-1, 33])
 def test_one_lookup_refuses_codes_that_lie_in_another_table(monkeypatch, tiny_model, code):
-    monkeypatch.setattr(modeling_enclap, "MIN_JOINED_FRAMES", 1)
+    monkeypatch.setattr(encoder_enclap, "MIN_JOINED_FRAMES", 1)
     inputs = make_inputs()
     inputs["audio_codes"][0, 0, 1] = code
     with pytest.raises(IndexError, match="expected 0 to 32"):
