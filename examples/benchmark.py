@@ -140,10 +140,11 @@ def peak_memory_gib(device: str) -> float:
 
 
 def count_equal_captions(num_scenes: int, dtype: str, device: str) -> dict:
-    """Share of scenes that the default model captions the same in `dtype` as in float32."""
+    """Share of scenes that the default model captions the same in `dtype` as in float32, and the scores of both."""
     from transformers import pipeline
 
     from enclap_hf import DEFAULT_MODEL
+    from enclap_hf.metrics import AudioCaptioningMetrics
     from enclap_hf.sound_scenes import make_scene
 
     scenes = [make_scene(seed) for seed in range(num_scenes)]
@@ -153,7 +154,13 @@ def count_equal_captions(num_scenes: int, dtype: str, device: str) -> dict:
         caption = pipeline("audio-captioning", model=DEFAULT_MODEL, dtype=getattr(torch, number_type), device=device)
         captions[number_type] = [result["text"] for result in caption(clips, batch_size=8)]
     equal = sum(a == b for a, b in zip(captions["float32"], captions[dtype], strict=True))
-    return {"scenes": num_scenes, "equal_captions": equal, "share": round(equal / num_scenes, 4)}
+    references = [list(scene.captions) for scene in scenes]
+    metric = AudioCaptioningMetrics("cider_d")
+    scores = {
+        number_type: round(metric.compute(predictions=texts, references=references)["cider_d"], 4)
+        for number_type, texts in captions.items()
+    }
+    return {"scenes": num_scenes, "equal_captions": equal, "share": round(equal / num_scenes, 4), "cider_d": scores}
 
 
 def print_table(stages: dict, ceiling: dict) -> None:
@@ -196,7 +203,7 @@ def main() -> None:
     if args.scenes:
         result["equal_captions"] = count_equal_captions(args.scenes, args.dtype, args.device)
         print(
-            "default model, {scenes} scenes: {equal_captions} captions the same ({share})".format(
+            "default model, {scenes} scenes: {equal_captions} captions the same ({share}), CIDEr-D {cider_d}".format(
                 **result["equal_captions"]
             )
         )
