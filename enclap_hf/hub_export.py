@@ -14,7 +14,8 @@ from huggingface_hub import CommitInfo, HfApi
 # Shipped flat beside the weights; each imports the others as `from .x import y`.
 CODE_FILES = (
     *("configuration_enclap.py", "modeling_enclap.py", "encoder_enclap.py", "generation_enclap.py", "losses_enclap.py"),
-    *("onednn_linear.py", "audio_loading.py", "feature_extraction_enclap.py", "audio_encoders.py"),
+    *("onednn_linear.py", "audio_loading.py", "feature_extraction_enclap.py"),
+    *("codec_encoder.py", "audio_encoders.py"),
     *("data_collator.py", "processing_enclap.py", "pipeline.py"),
 )
 # Run by Inference Endpoints, which looks for this name.

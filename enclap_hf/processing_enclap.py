@@ -11,6 +11,7 @@ from transformers import BatchFeature, ClapAudioModelWithProjection, EncodecMode
 
 from .audio_encoders import AudioEncoders
 from .audio_loading import AudioLoadError  # noqa: F401 (transformers 5.0 copies only what this file names itself)
+from .codec_encoder import CodecEncoder  # noqa: F401 (as above)
 from .data_collator import pad_codes
 from .feature_extraction_enclap import EnClapFeatureExtractor
 from .losses_enclap import IGNORED_TARGET

@@ -18,7 +18,7 @@ from transformers.models.bart.modeling_bart import BartEncoder
 
 from benchmark_models import CODEC_BANDWIDTH, Bench
 from enclap_hf import EnClapForConditionalGeneration
-from enclap_hf.audio_encoders import encode_latent_alone
+from enclap_hf.codec_encoder import encode_latent_alone
 
 TIE = 2e-6  # difference of two distances, relative to the squared lengths they are made of, that is rounding
 

@@ -7,13 +7,15 @@ import torch
 from transformers import ClapAudioModelWithProjection, EncodecConfig, EncodecModel
 
 from conftest import build_clap, build_codec, build_processor, make_clip
-from enclap_hf import audio_encoders, onednn_linear
-from enclap_hf.audio_encoders import AudioEncoders, encode_latent_alone, group_by_length
+from enclap_hf import audio_encoders, codec_encoder, onednn_linear
+from enclap_hf.audio_encoders import AudioEncoders, group_by_length
+from enclap_hf.codec_encoder import encode_latent_alone
 
 BANDWIDTH = 1.5  # kb/s of the tiny codec's 4 codebooks
 # One sample, around one codec frame (320) and one convolution, around the length from which clips are batched (2240),
-# and lengths that leave every remainder to the strides.
+# lengths that leave every remainder to the strides, and some that end right behind a block of 8 frames.
 LENGTHS = [1, 2, 3, 39, 319, 320, 321, 640, 777, 2239, 2240, 2241, 2559, 3200, 4001, 5123, 7999, 8000, 11_111, 24_000]
+LENGTHS += [2561, 2563, 5120, 5121, 5130, 7681, 7750]
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +50,15 @@ def test_codes_of_a_clip_alone_equal_the_stock_codec(encoders, codec):
         assert count_different(ours, stock_codes(codec, waveform)) == 0
 
 
-@pytest.mark.parametrize(("batch_size", "together"), [(2, 1), (4, 3), (100, 1), (100, 100)])
-def test_codes_in_a_batch_equal_the_stock_codec_alone(codec, monkeypatch, batch_size, together):
+@pytest.mark.parametrize(
+    ("batch_size", "together", "block_frames"), [(2, 1, 128), (4, 3, 8), (100, 1, 8), (100, 100, 128), (100, 100, 16)]
+)
+def test_codes_in_a_batch_equal_the_stock_codec_alone(codec, monkeypatch, batch_size, together, block_frames):
     """A batch padded with zeros would change the last, partial frame."""
     monkeypatch.setitem(audio_encoders.CODEC_BATCH_SIZE, "cpu", batch_size)
-    monkeypatch.setitem(audio_encoders.CONVOLUTION_BATCH_SIZE, "cpu", together)
-    monkeypatch.setattr(audio_encoders, "LSTM_BLOCK_FRAMES", 10)
+    monkeypatch.setitem(codec_encoder.CONVOLUTION_BATCH_SIZE, "cpu", together)
+    monkeypatch.setitem(codec_encoder.CONVOLUTION_BLOCK_FRAMES, "cpu", block_frames)
+    monkeypatch.setattr(codec_encoder, "LSTM_BLOCK_FRAMES", 10)
     waveforms = make_waveforms([length for length in LENGTHS if length >= 2240])
     encoders = AudioEncoders(codec, build_clap())
     for ours, waveform in zip(encoders.encode_codes(waveforms, 4), waveforms, strict=True):
@@ -69,7 +74,7 @@ def test_clips_too_short_to_batch_and_long_ones_mix(encoders, codec):
 def test_a_clip_too_short_to_batch_does_not_slow_the_others_down(encoders, monkeypatch):
     alone, encode = [], encode_latent_alone
     monkeypatch.setattr(
-        audio_encoders, "encode_latent_alone", lambda codec, clip: alone.append(len(clip)) or encode(codec, clip)
+        codec_encoder, "encode_latent_alone", lambda codec, clip: alone.append(len(clip)) or encode(codec, clip)
     )
     encoders.encode_codes(make_waveforms([24_000, 1, 8000, 320, 5123]), 4)
     assert alone == [320, 1]
@@ -135,8 +140,10 @@ def assert_codes_equal_the_stock_codec(codec: EncodecModel, lengths: list[int], 
         {"residual_kernel_size": 1, "last_kernel_size": 3},
     ],
 )
-def test_causal_codecs_of_any_shape_are_batched_and_equal_the_stock_codec(monkeypatch, fields):
-    monkeypatch.setattr(audio_encoders, "encode_latent_alone", None)  # an error, should it be called
+@pytest.mark.parametrize("block_frames", [8, 128])
+def test_causal_codecs_of_any_shape_are_batched_and_equal_the_stock_codec(monkeypatch, fields, block_frames):
+    monkeypatch.setitem(codec_encoder.CONVOLUTION_BLOCK_FRAMES, "cpu", block_frames)
+    monkeypatch.setattr(codec_encoder, "encode_latent_alone", None)  # an error, should it be called
     assert_codes_equal_the_stock_codec(build_plain_codec(**fields), [15_011, 24_000, 20_480])
 
 
@@ -234,14 +241,14 @@ def test_products_of_the_encoders_run_as_the_captioners(encoders):
 
 def test_clips_of_about_one_length_share_the_shapes_of_their_convolutions(codec, monkeypatch):
     """oneDNN compiles for each shape, which takes as long as encoding some seconds."""
-    shapes, convolve = [], audio_encoders.convolve
+    shapes, convolve = [], codec_encoder.convolve
 
     def listen(states, *args):
         shapes[-1].append(tuple(states.shape))
         return convolve(states, *args)
 
-    monkeypatch.setattr(audio_encoders, "convolve", listen)
-    latents = audio_encoders.CodecEncoder(codec, torch.device("cpu")).encode
+    monkeypatch.setattr(codec_encoder, "convolve", listen)
+    latents = codec_encoder.CodecEncoder(codec, torch.device("cpu")).encode
     for length in (30_720, 25_001, 20_481):
         shapes.append([])
         with torch.inference_mode():

@@ -13,7 +13,7 @@ from enclap_hf.hub_export import CODE_FILES, MODEL_AUTO_MAP, PROCESSOR_AUTO_MAP,
 PACKAGE = Path(enclap_hf.__file__).parent
 # From the bottom up. A module that is not named stands as low as its own imports let it, below the package's names.
 LAYERS = (
-    {"version", "configuration_enclap", "audio_loading", "audio_encoders", "feature_extraction_enclap"}
+    {"version", "configuration_enclap", "audio_loading", "codec_encoder", "audio_encoders", "feature_extraction_enclap"}
     | {"data_collator", "generation_enclap", "hub_export", "metrics", "sound_scenes"},
     {"modeling_enclap", "processing_enclap"},
     {"pipeline"},
