@@ -73,9 +73,7 @@ class Bench:
     @cached_property
     def processor(self) -> EnClapProcessor:
         """The published front end with random weights."""
-        tokenizer = AutoTokenizer.from_pretrained(DEFAULT_MODEL)
-        processor = EnClapProcessor.from_encoders(EnClapFeatureExtractor(), tokenizer, build_codec(), build_clap())
-        return processor.to(self.device)
+        return build_processor().to(self.device)
 
     @cached_property
     def stock_clap(self) -> ClapAudioModelWithProjection:
@@ -155,6 +153,12 @@ def build_stock(model: EnClapForConditionalGeneration) -> BartForConditionalGene
     return stock
 
 
+def build_processor() -> EnClapProcessor:
+    """The published front end with random weights."""
+    tokenizer = AutoTokenizer.from_pretrained(DEFAULT_MODEL)
+    return EnClapProcessor.from_encoders(EnClapFeatureExtractor(), tokenizer, build_codec(), build_clap())
+
+
 def build_codec() -> EncodecModel:
     """EnCodec 24 kHz with random weights, and codebooks filled so that its codes differ."""
     torch.manual_seed(1)
@@ -172,12 +176,12 @@ def build_clap() -> ClapAudioModelWithProjection:
     return ClapAudioModelWithProjection(ClapAudioConfig(enable_fusion=True)).eval()
 
 
-def write_clips(folder: str, num_clips: int) -> list[str]:
+def write_clips(folder: str, num_clips: int, duration_s: float = CLIP_S) -> list[str]:
     """Clips of decaying noise as flac files."""
     paths = []
     for i in range(num_clips):
         rng = np.random.default_rng(i)
-        num_samples = CLIP_S * CLIP_SAMPLING_RATE
+        num_samples = round(duration_s * CLIP_SAMPLING_RATE)
         samples = np.clip(0.2 * rng.standard_normal(num_samples) * np.linspace(1, 0.1, num_samples), -1, 1)
         paths.append(os.path.join(folder, f"clip_{i}.flac"))
         soundfile.write(paths[-1], samples, CLIP_SAMPLING_RATE)

@@ -41,8 +41,7 @@ def test_results_that_differ_stop_it(monkeypatch):
 
     from benchmark_stages import compare_captions, largest_difference
 
-    captions = {"sequences": torch.tensor([[2, 0, 5]]), "sequences_scores": None}
-    others = {"sequences": torch.tensor([[2, 0, 6]]), "sequences_scores": None}
+    captions, others = torch.tensor([[2, 0, 5]]), torch.tensor([[2, 0, 6]])
     assert compare_captions(captions, captions, torch.float32) == "ids equal"
     assert compare_captions(captions, others, torch.bfloat16) == "captions equal 0.000"
     with pytest.raises(RuntimeError, match="do not do the same work: only 0.000 of the captions"):
