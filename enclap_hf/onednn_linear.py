@@ -6,9 +6,12 @@ autocast, compiled graphs) goes through `nn.Linear` as usual, and `torch.backend
 oneDNN off here too.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
+from transformers.activations import GELUActivation
 
 PLAIN_TENSORS = (torch.Tensor, nn.Parameter)  # not those of quantised or sharded weights
 # Rows whose transposed copies stay in a CPU's cache: over all rows at once a weight's gradient takes 1.7 times as long.
@@ -29,29 +32,53 @@ def multiply(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
         return nn.functional.linear(inputs, weight, bias)
     rows = inputs.flatten(0, -2)
     if torch.is_grad_enabled() and (inputs.requires_grad or weight.requires_grad):
-        product = OneDnnProduct.apply(rows, weight, bias)
+        product = OneDnnProduct.apply(rows, weight, bias, find_before_gelu(inputs))
     else:
         product = multiply_transposed(rows, weight, bias)
     return product.unflatten(0, inputs.shape[:-1])
 
 
+class OneDnnGelu(GELUActivation):
+    """GELU that notes on its output what it was made of, for the product that follows."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The same as the base class."""
+        outputs = super().forward(inputs)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            outputs.before_gelu = inputs.detach()
+        return outputs
+
+
+def find_before_gelu(inputs: torch.Tensor) -> torch.Tensor | None:
+    """What GELU made `inputs` of, as rows, if it did and nothing has changed them since."""
+    before = getattr(inputs, "before_gelu", None)
+    return None if before is None or inputs._version else before.flatten(0, -2)
+
+
 class OneDnnProduct(torch.autograd.Function):
-    """inputs (n, in) x weight (out, in) transposed + bias (out), and its first derivative."""
+    """inputs (n, in) x weight (out, in) transposed + bias (out), and its first derivative.
+
+    Of inputs that GELU made, not they are kept for the backward but what they were made of, which is kept already: the
+    widest activations of a transformer are in memory once, not twice, and GELU is computed again.
+    """
 
     @staticmethod
-    def forward(ctx, inputs, weight, bias):
-        ctx.save_for_backward(inputs, weight)
+    def forward(ctx, inputs, weight, bias, before_gelu):
+        ctx.follows_gelu = before_gelu is not None
+        ctx.save_for_backward(before_gelu if ctx.follows_gelu else inputs, weight)
         return multiply_transposed(inputs, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        inputs, weight = ctx.saved_tensors
-        needs_inputs, needs_weight, needs_bias = ctx.needs_input_grad
+        kept, weight = ctx.saved_tensors
+        needs_inputs, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        activation = nn.functional.gelu if ctx.follows_gelu else None
         return (
             multiply_transposed(gradient, weight.t()) if needs_inputs else None,
-            sum_outer_products(gradient, inputs) if needs_weight else None,
+            sum_outer_products(gradient, kept, activation) if needs_weight else None,
             gradient.sum(0) if needs_bias else None,
+            None,
         )
 
 
@@ -60,11 +87,15 @@ def multiply_transposed(left: torch.Tensor, right: torch.Tensor, bias: torch.Ten
     return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
 
 
-def sum_outer_products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """left (m, n) transposed x right (m, k) -> (n, k), a block of rows at a time."""
+def sum_outer_products(
+    left: torch.Tensor, right: torch.Tensor, activation: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> torch.Tensor:
+    """left (m, n) transposed x right (m, k), after an activation if given -> (n, k), a block of rows at a time."""
     blocks = zip(left.split(CACHED_ROWS), right.split(CACHED_ROWS), strict=True)
     total = None
     for left_block, right_block in blocks:
+        if activation is not None:
+            right_block = activation(right_block)
         product = multiply_transposed(left_block.t(), right_block.t())
         total = product if total is None else total.add_(product)
     return total
@@ -87,10 +118,12 @@ def multiplies_with_onednn(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 def use_onednn(model: nn.Module) -> None:
-    """Turn every `nn.Linear` of a model into a [`OneDnnLinear`]; parameters and their names stay."""
+    """Turn every `nn.Linear` of a model into a [`OneDnnLinear`], and every GELU; parameters and their names stay."""
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = OneDnnLinear
+        elif type(module) is GELUActivation:
+            module.__class__ = OneDnnGelu
 
 
 HAS_ONEDNN = (

@@ -36,7 +36,7 @@ NUM_RECORDINGS = 16  # different ones, in a folder of many
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--num-clips", type=int, default=64, help="clips whose features are prepared")
+    parser.add_argument("--num-clips", type=int, default=128, help="clips whose features are prepared")
     parser.add_argument("--clip-counts", type=int, nargs="+", default=[100, 1000], help="clips in the folders")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each batch, after a warm-up")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

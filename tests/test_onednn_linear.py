@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers.activations import GELUActivation
 
 from conftest import build_model, make_inputs
 from enclap_hf import onednn_linear
@@ -48,6 +49,63 @@ def test_products_and_gradients_equal_those_in_double_precision(calls, shape, bi
     assert len(calls) == 3
     with torch.no_grad():
         torch.testing.assert_close(layer(inputs), out)
+
+
+def make_feed_forward(dropout: float = 0.0) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(8, 30), GELUActivation(), nn.Dropout(dropout), nn.Linear(30, 50))
+    use_onednn(layers)
+    return layers
+
+
+def count_kept_activations(layers: nn.Sequential, inputs: torch.Tensor, size: int) -> int:
+    """How many different tensors of so many elements a forward keeps for its backward."""
+    kept = {}
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.setdefault(tensor.data_ptr(), tensor), lambda tensor: tensor
+    )
+    with hooks:
+        layers(inputs)
+    return sum(tensor.numel() == size for tensor in kept.values())
+
+
+@needs_onednn
+def test_only_what_gelu_read_is_kept_and_with_dropout_what_that_made():
+    inputs = torch.randn(7, 8)
+    assert count_kept_activations(make_feed_forward(), inputs, 7 * 30) == 1
+    plain = nn.Sequential(nn.Linear(8, 30), GELUActivation(), nn.Linear(30, 50))
+    assert count_kept_activations(plain, inputs, 7 * 30) == 2
+    layers = make_feed_forward(0.5)
+    assert count_kept_activations(layers, inputs, 7 * 30) == 3  # GELU's input, the mask, and what it left
+
+
+@needs_onednn
+def test_an_activation_that_was_changed_afterwards_is_kept_itself():
+    layers = make_feed_forward()
+    inputs = torch.randn(7, 8)
+    made = layers[1](layers[0](inputs))
+    made.mul_(2.0)
+    layers[3](made).sum().backward()
+    expected = made.detach().sum(0).expand(50, 30)
+    torch.testing.assert_close(layers[3].weight.grad, expected, atol=1e-5, rtol=1e-5)
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(3, 700, 8), (5, 8)])
+def test_what_gelu_made_is_computed_again_and_not_kept(shape):
+    layers = make_feed_forward()
+    plain = nn.Sequential(nn.Linear(8, 30), GELUActivation(), nn.Dropout(0.0), nn.Linear(30, 50)).double()
+    plain.load_state_dict(layers.state_dict())
+    inputs = torch.randn(shape, requires_grad=True)
+    exact = inputs.detach().double().requires_grad_()
+    out, expected = layers(inputs), plain(exact)
+    gradient = torch.randn_like(out)
+    out.backward(gradient)
+    expected.backward(gradient.double())
+    torch.testing.assert_close(out, expected.float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(inputs.grad, exact.grad.float(), atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(layers.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad.float(), atol=2e-4, rtol=1e-5)  # float32 sums of many rows
 
 
 @needs_onednn
