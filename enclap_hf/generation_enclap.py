@@ -69,7 +69,9 @@ class SharedCrossAttention(BartAttention):
         heads = (self.q_proj(queries) * self.scaling).unflatten(2, (-1, self.head_dim)).transpose(1, 2).contiguous()
         # Keys first: a product of few rows by many columns takes twice as long as its transpose.
         scores = (cached.keys @ heads.transpose(2, 3)).transpose(2, 3)  # (B, heads, n * S, T + 3)
-        weights = (scores if mask is None else scores + mask).softmax(-1)
+        if mask is not None:
+            scores += mask
+        weights = scores.softmax(-1)
         output = self.out_proj((weights @ cached.values).transpose(1, 2).flatten(2))
         return output, weights if self.config._attn_implementation == "eager" else None
 

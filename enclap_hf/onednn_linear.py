@@ -16,6 +16,8 @@ from transformers.activations import GELUActivation
 PLAIN_TENSORS = (torch.Tensor, nn.Parameter)  # not those of quantised or sharded weights
 # Rows whose transposed copies stay in a CPU's cache: over all rows at once a weight's gradient takes 1.7 times as long.
 CACHED_ROWS = 1024
+# Rows (the beams of a batch) and columns from which, and to which, the transposed product is the faster one by a tenth.
+SWAPPED_ROWS, MAX_SWAPPED_COLUMNS = range(16, 65), 8192
 
 
 class OneDnnLinear(nn.Linear):
@@ -84,6 +86,9 @@ class OneDnnProduct(torch.autograd.Function):
 
 def multiply_transposed(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """left (m, k) x right (n, k) transposed + bias (n) -> (m, n)."""
+    if len(left) in SWAPPED_ROWS and len(right) <= MAX_SWAPPED_COLUMNS:
+        product = torch.ops.mkldnn._linear_pointwise(right, left, None, "none", [], "").t().contiguous()
+        return product if bias is None else product.add_(bias)
     return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
 
 

@@ -31,7 +31,7 @@ def make_layer(bias: bool = True) -> OneDnnLinear:
 
 @needs_onednn
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(7, 30), (2, 5, 30), (2, 3, 4, 30), (1, 1, 30)])
+@pytest.mark.parametrize("shape", [(7, 30), (2, 5, 30), (2, 3, 4, 30), (1, 1, 30), (100, 30)])
 def test_products_and_gradients_equal_those_in_double_precision(calls, shape, bias):
     layer = make_layer(bias)
     inputs = torch.randn(shape, requires_grad=True)
