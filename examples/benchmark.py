@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark_models import SIZES, Bench
 from benchmark_stages import Stage, make_stages
+from enclap_hf.freed_memory import keep_freed_memory
 
 STAGES = ("audio", "codec", "clap", "encoder", "greedy", "beam", "caption", "training")
 
@@ -176,6 +177,7 @@ def print_table(stages: dict, ceiling: dict) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()  # for both ways, as the command line and the training scripts do
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     result = {"arguments": {name: value for name, value in vars(args).items() if name != "only"}}

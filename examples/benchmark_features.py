@@ -23,6 +23,7 @@ import torch
 from benchmark import peak_memory_gib
 from benchmark_models import CLIP_S, build_processor, write_clips
 from enclap_hf.cli import main as caption
+from enclap_hf.freed_memory import keep_freed_memory
 from enclap_hf.training.captioning_data import DataSource
 from enclap_hf.training.feature_shards import FeatureSettings
 from enclap_hf.training.recipes import open_features
@@ -121,6 +122,7 @@ def measure_memory(clip_counts: list[int], threads: int) -> list[dict]:
 
 
 def main() -> None:
+    keep_freed_memory()
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     if args.caption:

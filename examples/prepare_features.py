@@ -20,6 +20,7 @@ import torch
 from transformers import HfArgumentParser
 
 from enclap_hf import DEFAULT_MODEL
+from enclap_hf.freed_memory import keep_freed_memory
 from enclap_hf.training.captioning_data import CaptionDataError, DataSource
 from enclap_hf.training.feature_shards import FeatureSettings
 from enclap_hf.training.prepared_features import MANIFEST
@@ -97,6 +98,7 @@ def prepare(args: FeatureArguments) -> int:
 
 
 def main() -> None:
+    keep_freed_memory()
     arguments = expand_recipe(sys.argv[1:])
     (args,) = HfArgumentParser(FeatureArguments).parse_args_into_dataclasses(arguments)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)

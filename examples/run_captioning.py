@@ -24,6 +24,7 @@ import transformers
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments, set_seed
 
 from enclap_hf import DEFAULT_MODEL, DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
+from enclap_hf.freed_memory import keep_freed_memory
 from enclap_hf.model_card import CaptionerCard, Example, render_card, write_card
 from enclap_hf.model_card_makers import make_run_card
 from enclap_hf.training.captioning_data import CaptionDataError, parse_source, read_weights
@@ -346,6 +347,7 @@ def report(trainer: EnClapTrainer) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()
     model_args, data_args, training_args = parse_arguments()
     set_up_logging(training_args)
     set_seed(training_args.seed)

@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Iterator
 
+from ..freed_memory import keep_freed_memory
+
 EXAMPLES = """examples:
   enclap caption rain.wav                                  print one caption
   enclap caption recordings/ --output captions.csv         a folder, into a table
@@ -57,6 +59,7 @@ def whole_number(text: str) -> int:
 
 def run_caption(args: argparse.Namespace) -> int:
     """Caption; returns 0 when every recording has its caption, 1 when some failed, 2 when nothing could start."""
+    keep_freed_memory()
     try:
         check_output(args)
         done = read_finished(args.output) if args.output and args.resume else set()
