@@ -94,8 +94,9 @@ class CodecEncoder:
                 frames = states.new_zeros(states.shape[3], len(waveforms), states.shape[1])
             frames[: states.shape[3], start : start + len(part)] = states.squeeze(2).permute(2, 0, 1)
         states = self._run_lstm(frames).permute(1, 2, 0).unsqueeze(2)
-        states = self._run(self.last_layers, states, self._count_lengths(waveforms, 1), workspace)  # (B, H, 1, T)
-        return [states[i, :, 0, :length].T for i, length in enumerate(self._count_lengths(waveforms, 1))]
+        lengths = self._count_lengths(waveforms, 1)
+        states = self._run(self.last_layers, states, lengths, workspace)  # (B, H, 1, T)
+        return [states[i, :, 0, :length].T for i, length in enumerate(lengths)]
 
     def _convolve_clips(self, waveforms: list[torch.Tensor], workspace: "Workspace") -> torch.Tensor:
         """Run the layers before the LSTM: (B, channels, 1, T)."""

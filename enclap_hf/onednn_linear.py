@@ -3,7 +3,7 @@
 MKL keeps its fastest kernels for Intel's processors: on others oneDNN multiplies about twice as fast, for a training
 batch and for the few rows of a decoding step alike. Everything else (other devices, number types and tensor classes,
 autocast, compiled graphs) goes through `nn.Linear` as usual, and `torch.backends.mkldnn.flags(enabled=False)` switches
-oneDNN off here too.
+oneDNN off here too. A GELU before such a product is kept for the backward once, not twice.
 """
 
 from collections.abc import Callable
