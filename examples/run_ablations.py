@@ -7,8 +7,9 @@
 
 The plan is a JSON file: `recipe` (beside the plan), `seeds`, `metrics`, `overrides` for all runs, and `variants`, each
 a name with the arguments that make it. Runs share their features, which are computed first. Finished runs are not
-repeated, a killed one goes on, one that fails is named at the end while the others go on, and the table is made of what
-is there. It replaces what stands between `<!-- ablations -->` and `<!-- /ablations -->` in the report.
+repeated, a killed one goes on, one that was begun with other arguments is refused, one that fails is named at the end
+while the others go on, and the table is made of what is there. It replaces what stands between `<!-- ablations -->` and
+`<!-- /ablations -->` in the report.
 """
 
 import json
@@ -22,9 +23,14 @@ import time
 from dataclasses import dataclass, field
 
 import yaml
-from transformers import HfArgumentParser
+
+from enclap_hf.training.caption_tables import CaptionDataError
+from enclap_hf.training.run_arguments import check_run_arguments
+from enclap_hf.training.script_arguments import parse_script_arguments
 
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run_captioning.py")
+RECIPE = "recipe.json"  # of a run, in its folder
+PLACES = ("output_dir", "features_dir", "description")  # arguments that change no score
 MARKS = ("<!-- ablations -->", "<!-- /ablations -->")
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_END = 10.0
@@ -74,6 +80,13 @@ def make_runs(args: AblationArguments, plan: dict) -> list[Run]:
     return runs
 
 
+def check_begun(runs: list[Run]) -> None:
+    """Refuse runs that were begun with other arguments, so that no table mixes them."""
+    for run in runs:
+        remedy = "choose another `output_dir`, or delete this folder."
+        check_run_arguments(os.path.join(run.folder, RECIPE), run.arguments, remedy, PLACES)
+
+
 def read_scores(run: Run, metrics: list[str]) -> dict[str, float] | None:
     """Scores of a finished run; None of another."""
     path = os.path.join(run.folder, "all_results.json")
@@ -87,7 +100,7 @@ def read_scores(run: Run, metrics: list[str]) -> dict[str, float] | None:
 def start(run: Run, num_at_once: int, *arguments: str) -> subprocess.Popen:
     """Start a run in a process of its own with its share of the cores; its output goes to run.log in its folder."""
     os.makedirs(run.folder, exist_ok=True)
-    recipe = os.path.join(run.folder, "recipe.json")
+    recipe = os.path.join(run.folder, RECIPE)
     with open(recipe, "w", encoding="utf-8") as file:
         json.dump(run.arguments, file, indent=2)
     threads = max(1, (os.cpu_count() or 1) // num_at_once)
@@ -189,17 +202,30 @@ def read_arguments() -> tuple[AblationArguments, dict]:
     arguments = sys.argv[1:]
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--plan", *arguments]
-    (args,) = HfArgumentParser(AblationArguments).parse_args_into_dataclasses(arguments)
+    (args,) = parse_script_arguments([AblationArguments], __doc__, "PLAN [--argument VALUE ...]", arguments)
     if args.num_processes < 1:
         raise ValueError(f"Got `num_processes`={args.num_processes}; expected at least 1 run at once.")
     with open(args.plan, encoding="utf-8") as file:
         return args, json.load(file)
 
 
+def set_up() -> tuple[AblationArguments, list[Run], list[str]]:
+    """The command line, the runs and their metrics."""
+    args, plan = read_arguments()
+    missing = [name for name in ("recipe", "seeds", "metrics", "variants") if name not in plan]
+    if missing:
+        raise ValueError(f"{args.plan} has no {', '.join(missing)}; see examples/recipes/ablations_scenes.json.")
+    runs = make_runs(args, plan)
+    check_begun(runs)
+    return args, runs, plan["metrics"]
+
+
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: the runs end too
-    args, plan = read_arguments()
-    runs, metrics = make_runs(args, plan), plan["metrics"]
+    try:
+        args, runs, metrics = set_up()
+    except (ValueError, OSError) as error:  # of what the user named
+        raise CaptionDataError(str(error)) from error
     unfinished = [run for run in runs if read_scores(run, metrics) is None]
     failures = [] if args.table_only else train_all(unfinished, args.num_processes)
     table = format_table(runs, metrics)
@@ -212,4 +238,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CaptionDataError as error:
+        sys.exit(f"run_ablations: {error}")

@@ -10,6 +10,11 @@ a path, the name of a data set on the Hub, or an object with the fields of `Data
     --train_data clotho_captions_development.csv
     --train_data '{"path": "clotho_captions_development.csv", "audio_dir": "development", "weight": 2}' more.jsonl
 
+Without a recipe, on recordings of one's own:
+
+    python examples/run_captioning.py --do_train --train_data recordings/captions.csv --output_dir output/mine \\
+        --model_name_or_path owner/enclap --num_train_epochs 5 --learning_rate 2e-5
+
 The same command again goes on where it was stopped or killed.
 """
 
@@ -17,11 +22,11 @@ import json
 import logging
 import os
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 import torch
 import transformers
-from transformers import HfArgumentParser, Seq2SeqTrainingArguments, set_seed
+from transformers import set_seed
 
 from enclap_hf import DEFAULT_MODEL, DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.freed_memory import keep_freed_memory
@@ -45,6 +50,17 @@ from enclap_hf.training.report import (
     describe_training,
     write_predictions,
 )
+from enclap_hf.training.run_arguments import (
+    RUN_ARGUMENTS,
+    CaptioningTrainingArguments,
+    DataArguments,
+    ModelArguments,
+    check_arguments,
+    check_run_arguments,
+    find_run_arguments,
+    write_run_arguments,
+)
+from enclap_hf.training.script_arguments import parse_script_arguments
 from enclap_hf.training.trainer import EnClapTrainer, find_last_complete_checkpoint
 
 logger = logging.getLogger("run_captioning")
@@ -52,86 +68,39 @@ logger = logging.getLogger("run_captioning")
 # Kept out of uploads by its first letter.
 FEATURES_FOLDER = "_features"
 DATA_FIELDS = ("train_data", "validation_data", "test_data")
+WRITTEN = ("model.safetensors", "README.md", "all_results.json", "predictions_validation.csv", "predictions_test.csv")
 NUM_EXAMPLES = 3  # recordings with their captions in the model card
 # Encoders beside a BART. The published captioners read another CLAP of the same kind, see recipes/README.md.
 PUBLISHED_CODEC, PUBLISHED_CLAP = "facebook/encodec_24khz", "laion/clap-htsat-fused"
 
 
-@dataclass
-class ModelArguments:
-    """What is trained."""
-
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "EnCLAP or BART to start from, directory or Hub repository; left out, weights are random"},
-    )
-    model_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub repository"})
-    processor_name_or_path: str | None = field(
-        default=None, metadata={"help": "EnCLAP repository with encoders and tokenizer; left out, the model's"}
-    )
-    codec_name_or_path: str | None = field(
-        default=None, metadata={"help": "another EnCodec in the place of the processor's"}
-    )
-    clap_name_or_path: str | None = field(
-        default=None, metadata={"help": "another CLAP in the place of the processor's, with or without fusion"}
-    )
-    tokenizer_name_or_path: str | None = field(
-        default=None, metadata={"help": "another tokenizer in the place of the processor's or the BART's"}
-    )
-    config_overrides: dict | str | None = field(
-        default=None, metadata={"help": 'fields of EnClapConfig, as JSON: {"d_model": 256, "label_smoothing": 0.1}'}
-    )
-    num_codebooks: int | None = field(default=None, metadata={"help": "codebooks that the model reads, 1 to 16"})
-    mcm_loss_weight: float | None = field(default=None, metadata={"help": "weight of masked codec modelling"})
-    mcm_probability: float = field(default=0.15, metadata={"help": "share of codes hidden; 0 trains without MCM"})
-    mcm_span: int = field(default=10, metadata={"help": "codec frames that one span hides"})
-    use_codes: bool = field(default=True, metadata={"help": "show the codes; False is an ablation"})
-    use_clap: bool = field(default=True, metadata={"help": "show the CLAP vector; False is an ablation"})
-
-    def __post_init__(self):
-        if isinstance(self.config_overrides, str):
-            self.config_overrides = json.loads(self.config_overrides)
-        if not self.use_codes and not self.use_clap:
-            raise ValueError("Got `use_codes` False and `use_clap` False; expected at least one of them to be True.")
-        if not self.use_codes:
-            self.mcm_probability = 0.0  # nothing is there to hide
-
-
-@dataclass
-class DataArguments:
-    """What it is trained and evaluated on."""
-
-    train_data: list[str] = field(default_factory=list, metadata={"help": "data sets to train on"})
-    validation_data: list[str] = field(default_factory=list, metadata={"help": "data sets to evaluate on in training"})
-    test_data: list[str] = field(default_factory=list, metadata={"help": "data sets to evaluate on at the end"})
-    features_dir: str | None = field(
-        default=None, metadata={"help": "where features of recordings are kept; left out, a folder in output_dir"}
-    )
-    streaming: bool = field(default=False, metadata={"help": "stream the training data; nothing is kept on the disk"})
-    captions_per_clip: str = field(
-        default="all", metadata={"help": "'all': an epoch sees each caption once; 'one': each clip once"}
-    )
-    max_caption_tokens: int = field(default=128, metadata={"help": "longer captions are cut"})
-    max_duration_s: float = field(default=60.0, metadata={"help": "seconds read from the start of a recording"})
-    max_bad_share: float = field(default=0.01, metadata={"help": "share of clips that may be missing or broken"})
-    max_frames_per_batch: int | None = field(
-        default=None, metadata={"help": "codec frames in a process's batch, in the place of a number of clips"}
-    )
-    max_train_clips: int | None = field(default=None, metadata={"help": "use the first clips of each data set only"})
-    max_eval_clips: int | None = field(default=None, metadata={"help": "the same for validation and test"})
-    feature_batch_size: int = field(default=16, metadata={"help": "clips encoded at a time"})
-    feature_workers: int = field(default=0, metadata={"help": "processes that read recordings ahead"})
-    prepare_only: bool = field(default=False, metadata={"help": "prepare the features of all data sets and stop"})
-    metrics: str = field(default="fast", metadata={"help": "set or name of metrics, see `enclap score --help`"})
-
-
-def parse_arguments() -> tuple[ModelArguments, DataArguments, Seq2SeqTrainingArguments]:
+def parse_arguments() -> tuple[ModelArguments, DataArguments, CaptioningTrainingArguments]:
     """Arguments of a recipe, of the command line, or of a recipe and what overrides it."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, Seq2SeqTrainingArguments))
-    return parser.parse_args_into_dataclasses(expand_recipe(sys.argv[1:]))
+    types, usage = (ModelArguments, DataArguments, CaptioningTrainingArguments), "[RECIPE] [--argument VALUE ...]"
+    return parse_script_arguments(types, __doc__, usage, expand_recipe(sys.argv[1:]))
 
 
-def set_up_logging(training_args: Seq2SeqTrainingArguments) -> None:
+def find_checkpoint(model_args, data_args, training_args) -> str | None:
+    """The checkpoint that training goes on from; a run that was begun with other arguments is not gone on with."""
+    if training_args.resume_from_checkpoint:
+        return training_args.resume_from_checkpoint
+    folder = training_args.output_dir
+    checkpoint = find_last_complete_checkpoint(folder, training_args.world_size)
+    arguments = find_run_arguments(model_args, data_args, training_args)
+    if checkpoint is None:
+        if training_args.should_save:
+            write_run_arguments(folder, arguments)
+        return None
+    check_run_arguments(
+        os.path.join(folder, RUN_ARGUMENTS),
+        arguments,
+        "give the same, or another `output_dir`; to begin anew, delete its checkpoints; to go on with these all the "
+        f"same, add --resume_from_checkpoint {checkpoint}.",
+    )
+    return checkpoint
+
+
+def set_up_logging(training_args: CaptioningTrainingArguments) -> None:
     """Log from the main process alone, but for errors."""
     level = logging.INFO if training_args.should_log else logging.ERROR
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=level)
@@ -174,8 +143,6 @@ def load_data(model_args, data_args, training_args, processor, config) -> dict[s
     clips = {}
     if training_args.do_train:
         sources = [parse_source(entry) for entry in data_args.train_data]
-        if not sources:
-            raise ValueError("Got no `train_data`; expected at least one data set, or leave `do_train` out.")
         weights = read_weights(sources)
         if data_args.streaming:
             clips["train"] = stream_training_data(sources, data_args, training_args, processor, shown, max_tokens)
@@ -227,12 +194,19 @@ def stream_training_data(sources, data_args, training_args, processor, shown, ma
     )
 
 
-def build_trainer(model_args, data_args, training_args, model, processor, clips) -> EnClapTrainer:
-    """The trainer, with metrics if captions are generated."""
-    config = model.config
-    scorer = CaptionScorer(processor, data_args.metrics) if training_args.predict_with_generate else None
-    if scorer is not None and training_args.do_train:
+def build_scorer(data_args, training_args, processor) -> CaptionScorer | None:
+    """Metrics of captions, if some are generated; they must have the one that chooses the best checkpoint."""
+    if not training_args.predict_with_generate:
+        return None
+    scorer = CaptionScorer(processor, data_args.metrics)
+    if training_args.do_train:
         scorer.check(training_args.metric_for_best_model)
+    return scorer
+
+
+def build_trainer(model_args, data_args, training_args, model, processor, clips, scorer) -> EnClapTrainer:
+    """The trainer."""
+    config = model.config
     if scorer is not None and "validation" in clips:
         scorer.references = clips["validation"].references
     return EnClapTrainer(
@@ -253,10 +227,9 @@ def build_trainer(model_args, data_args, training_args, model, processor, clips)
     )
 
 
-def train(trainer: EnClapTrainer) -> None:
-    """Train, from the last complete checkpoint if there is one, and save the model that did best."""
+def train(trainer: EnClapTrainer, checkpoint: str | None) -> None:
+    """Train, from a checkpoint if there is one, and save the model that did best."""
     args = trainer.args
-    checkpoint = args.resume_from_checkpoint or find_last_complete_checkpoint(args.output_dir, args.world_size)
     if checkpoint is not None:
         logger.info("Going on from %s.", checkpoint)
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
@@ -342,25 +315,39 @@ def report(trainer: EnClapTrainer) -> None:
     results = read_results(trainer.args.output_dir)
     for line in describe_training(results, trainer.args.metric_for_best_model or "loss"):
         print(line)
-    print(f"Wrote {trainer.args.output_dir}: model, processor, all_results.json, predictions_*.csv, README.md.")
+    folder = trainer.args.output_dir
+    written = [name for name in WRITTEN if os.path.exists(os.path.join(folder, name))]
+    print(f"{folder} holds {', '.join(written)}.")
     print(json.dumps(results))
+
+
+def set_up() -> tuple:
+    """All that comes before training: arguments, encoders, model, data."""
+    model_args, data_args, training_args = parse_arguments()
+    set_up_logging(training_args)
+    check_arguments(model_args, data_args, training_args)
+    set_seed(training_args.seed)
+    os.makedirs(training_args.output_dir, exist_ok=True)
+    checkpoint = find_checkpoint(model_args, data_args, training_args) if training_args.do_train else None
+    processor = load_processor(model_args, training_args.device)
+    scorer = build_scorer(data_args, training_args, processor)
+    model = build_model(model_args, processor)
+    clips = load_data(model_args, data_args, training_args, processor, model.config)
+    return model_args, data_args, training_args, checkpoint, processor, scorer, model, clips
 
 
 def main() -> None:
     keep_freed_memory()
-    model_args, data_args, training_args = parse_arguments()
-    set_up_logging(training_args)
-    set_seed(training_args.seed)
-    os.makedirs(training_args.output_dir, exist_ok=True)
-    processor = load_processor(model_args, training_args.device)
-    model = build_model(model_args, processor)
-    clips = load_data(model_args, data_args, training_args, processor, model.config)
+    try:
+        model_args, data_args, training_args, checkpoint, processor, scorer, model, clips = set_up()
+    except (ValueError, OSError) as error:  # of what the user named; later ones are not
+        raise CaptionDataError(str(error)) from error
     if data_args.prepare_only:
         return
     processor.num_codebooks = model.config.num_codebooks  # features keep all, the model may read fewer
-    trainer = build_trainer(model_args, data_args, training_args, model, processor, clips)
+    trainer = build_trainer(model_args, data_args, training_args, model, processor, clips, scorer)
     if training_args.do_train:
-        train(trainer)
+        train(trainer, checkpoint)
     evaluate(trainer, clips)
     if training_args.do_train:
         write_model_card(trainer, model_args, data_args, clips)

@@ -107,6 +107,16 @@ def test_runs_whose_features_fail_are_not_started(tmp_path, monkeypatch, plan):
     assert finished == ["full-seed1", "no-clap-seed1"]
 
 
+def test_runs_of_other_arguments_are_not_put_into_the_same_table(tmp_path, monkeypatch, plan):
+    look = ["--seeds", "1", "--overrides", '{"seconds": 0, "max_steps": 2}']
+    run(tmp_path, monkeypatch, plan, *look)
+    refusal = r"full-seed1 was begun with seconds=0, max_steps=2, and this command has seconds=0.3, max_steps=null"
+    for further in ([], ["--table_only", "True"]):
+        with pytest.raises(ValueError, match=refusal):
+            run(tmp_path, monkeypatch, plan, *further)
+    run(tmp_path, monkeypatch, plan, *look, "--table_only", "True")
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_ends_all_runs(tmp_path, plan, stop):
     (tmp_path / "plan.json").write_text(json.dumps(plan))

@@ -15,13 +15,12 @@ from transformers import (
     AutoConfig,
     BartConfig,
     BartForConditionalGeneration,
-    HfArgumentParser,
-    Seq2SeqTrainingArguments,
 )
 
 from conftest import CAPTIONS, build_tokenizer, make_clip
 from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.training.recipes import build_captioner, expand_recipe
+from enclap_hf.training.run_arguments import check_arguments
 from training_runs import (
     EXAMPLES,
     RECIPES,
@@ -55,12 +54,12 @@ def test_from_a_folder_of_sounds_to_an_evaluated_repository_with_a_card(work, tm
     assert [results[f"{place}_eval_cider_d"] for place in ("first", "last")] == list(logged.values())
     first, last = (f"{logged[step]:.4f} after step {step}" for step in (2, 4))
     assert f"cider_d of the validation clips: {first}, {last}" in printed
+    assert f"{tmp_path} holds model.safetensors, README.md, all_results.json, predictions_validation.csv" in printed
     assert "Median step" in printed and json.loads(printed.strip().splitlines()[-1]) == results
 
     model, processor = (cls.from_pretrained(str(tmp_path)) for cls in (EnClapForConditionalGeneration, EnClapProcessor))
     assert os.path.isdir(tmp_path / "codec") and os.path.isdir(tmp_path / "clap"), "complete without another repository"
-    with open(tmp_path / "predictions_test.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_predictions(tmp_path / "predictions_test.csv")
     assert [row["file_name"] for row in rows] == [f"clip [{i}].wav" for i in range(7)]
     assert set(rows[0]) >= {"file_name", "candidate", "references", "cider_d"}
     assert json.loads(rows[0]["references"]) == CAPTIONS[:3]
@@ -162,12 +161,6 @@ def test_captions_longer_than_the_decoder_are_cut_and_counted(work, tmp_path, mo
     assert "captions are longer than 6 tokens and are cut" in caplog.text
 
 
-def test_a_metric_that_cannot_choose_the_best_model_is_refused_before_training(work, tmp_path, monkeypatch):
-    recipe = make_recipe(work, tmp_path, metric_for_best_model="fense", features_dir=str(work / "features"))
-    with pytest.raises(ValueError, match="`metric_for_best_model`=fense, which cannot be computed: the metrics are"):
-        train(monkeypatch, recipe)
-
-
 def test_a_bart_fills_all_but_the_audio_parts(tmp_path, tiny_processor):
     torch.manual_seed(0)
     sizes = {name: value for name, value in TINY.items() if name != "max_position_embeddings"}
@@ -197,6 +190,36 @@ def test_warm_start_from_a_bart_of_the_papers_base_size_takes_a_step(work, tmp_p
                          metric_for_best_model=None, greater_is_better=None, save_strategy="no",
                          max_steps=1)  # fmt: skip
     assert train(monkeypatch, recipe)["train_loss"] > 0
+
+
+# Processes
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_captions_and_scores_of_one(work, tmp_path):
+    """The script under torchrun: features, training, seven clips captioned and scored, one card."""
+    found = []
+    for num_processes, batch_size in ((1, 4), (2, 2)):
+        folder = tmp_path / str(num_processes)
+        recipe = make_recipe(work, folder, per_device_train_batch_size=batch_size, max_steps=2, eval_steps=1,
+                             per_device_eval_batch_size=2, learning_rate=1e-5)  # fmt: skip
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
+        script = os.path.join(EXAMPLES, "run_captioning.py")
+        done = subprocess.run([sys.executable, *command, script, recipe], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.append(json.loads((folder / "all_results.json").read_text()))
+    one, two = found
+    compared = [name for name in one if name.startswith(("eval_", "test_", "first_", "last_"))]
+    compared = [name for name in compared if not name.endswith(("runtime", "per_second", "versions", "time"))]
+    assert {"test_cider_d", "eval_bleu_1", "test_caption_loss", "test_mcm_loss", "last_eval_cider_d"} <= set(compared)
+    assert {name: two[name] for name in compared} == pytest.approx({name: one[name] for name in compared}, rel=1e-4)
+    one, two = (read_predictions(tmp_path / name / "predictions_test.csv") for name in ("1", "2"))
+    assert [row["candidate"] for row in two] == [row["candidate"] for row in one] and len(two) == 7
+
+
+def read_predictions(path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 # Kills
@@ -240,12 +263,12 @@ def list_recipes() -> list[str]:
 
 
 @pytest.mark.parametrize("name", list_recipes())
-def test_every_recipe_is_read_without_a_rest(name, tmp_path):
+def test_every_recipe_is_read_without_a_rest(name, tmp_path, monkeypatch):
     script = load_script("run_captioning")
-    parser = HfArgumentParser((script.ModelArguments, script.DataArguments, Seq2SeqTrainingArguments))
-    override = ["--output_dir", str(tmp_path), "--use_cpu", "True"]
-    arguments = expand_recipe([os.path.join(RECIPES, name), *override])
-    model_args, data_args, training_args = parser.parse_args_into_dataclasses(arguments)
+    command = [os.path.join(RECIPES, name), "--output_dir", str(tmp_path), "--use_cpu", "True"]
+    monkeypatch.setattr(sys, "argv", ["run_captioning.py", *command])
+    model_args, data_args, training_args = script.parse_arguments()
+    check_arguments(model_args, data_args, training_args)
     assert training_args.output_dir == str(tmp_path) and training_args.do_train
     assert all(script.parse_source(entry).path for entry in data_args.train_data)
     assert model_args.mcm_probability == 0.15 and model_args.mcm_span == 10

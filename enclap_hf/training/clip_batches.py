@@ -93,7 +93,8 @@ class ClipBatchSampler(torch.utils.data.Sampler):
     """Yields this process's batches of an epoch, as lists of (index, epoch).
 
     Set `epoch` before each pass. Every process gets the same number of batches. At the end of an epoch, fewer clips
-    than processes are left out of it.
+    than processes are left out of it; with `max_frames`, also the batches beyond the number that the first epoch had,
+    about one clip in a hundred, others in each epoch.
 
     Args:
         sizes: clips in each data set of the concatenation.

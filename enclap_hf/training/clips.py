@@ -145,7 +145,7 @@ class StreamedClips(torch.utils.data.IterableDataset):
 
     Args:
         sources: data sets that `datasets` can stream.
-        processor: its encoders run in the process that reads, so a GPU needs `dataloader_num_workers` 0.
+        processor: its encoders run in the process that reads, so `dataloader_num_workers` must be 0.
         settings: what decides the features.
         shown: what the captioner is shown.
         max_caption_tokens: longer captions are cut.
@@ -154,6 +154,9 @@ class StreamedClips(torch.utils.data.IterableDataset):
         batch_size: clips encoded at a time.
         process_index: this process.
         num_processes: processes that share the stream.
+
+    Raises:
+        CaptionDataError: read by a worker; or a stream has no usable clip, or more broken ones than allowed.
     """
 
     def __init__(
@@ -175,9 +178,10 @@ class StreamedClips(torch.utils.data.IterableDataset):
         self.batch_size, self.process_index, self.num_processes = batch_size, process_index, num_processes
 
     def __iter__(self) -> Iterator[dict]:
-        worker = torch.utils.data.get_worker_info()
-        num_workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
-        shard = (self.process_index * num_workers + worker_id, self.num_processes * num_workers)
+        if torch.utils.data.get_worker_info() is not None:
+            # `datasets` would share its part of the stream among the workers once more, and forks cannot use a GPU.
+            raise CaptionDataError("Got a stream with `dataloader_num_workers` above 0; expected 0: set it to 0.")
+        shard = (self.process_index, self.num_processes)
         rng = np.random.default_rng((self.seed, shard[0]))
         weights = np.array([source.weight or 1.0 for source in self.sources])
         streams = [self._repeat(source, shard) for source in self.sources]
@@ -217,7 +221,7 @@ class StreamedClips(torch.utils.data.IterableDataset):
                 if num_seen >= _NUM_JUDGED and len(bad) > self.max_bad_share * num_seen:
                     check_bad_share(bad, num_seen, self.max_bad_share, source.path)
             if len(bad) == num_seen or num_seen == num_before:
-                raise CaptionDataError(f"{source.path} has no usable clip for process and worker {shard[0]}.")
+                raise CaptionDataError(f"{source.path} has no usable clip for process {shard[0]} of {shard[1]}.")
 
 
 def tokenize(tokenizer, caption: str, max_tokens: int) -> list[int]:

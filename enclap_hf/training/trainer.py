@@ -48,7 +48,7 @@ class EnClapTrainer(Seq2SeqTrainer):
 
     def __init__(self, *args, max_frames_per_batch: int | None = None, model_card: str | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self._check_settings(max_frames_per_batch)
+        check_settings(self.args, max_frames_per_batch)
         if self.args.hub_token is not None:
             self.args.hub_token = _Unsaved(self.args.hub_token)  # training_args.bin is uploaded
         self.max_frames_per_batch, self.model_card = max_frames_per_batch, model_card
@@ -60,24 +60,6 @@ class EnClapTrainer(Seq2SeqTrainer):
         self._loss_parts = None  # (2,), caption and MCM loss since the last log
         self._parts_start_step = 0
         self._evaluation_sums = None
-
-    def _check_settings(self, max_frames_per_batch: int | None) -> None:
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                f"Got {self.args.n_gpu} GPUs in one process, which would split the counts of hidden codes; expected "
-                f"one process for each GPU. Start with: torchrun --nproc_per_node {self.args.n_gpu} ..."
-            )
-        if self.args.label_smoothing_factor:
-            raise ValueError(
-                f"Got `label_smoothing_factor`={self.args.label_smoothing_factor}, which would drop the MCM loss; set "
-                "`label_smoothing` in the model's configuration instead."
-            )
-        if self._sampling_strategy not in STRATEGIES:
-            raise ValueError(
-                f"Got `train_sampling_strategy`={self._sampling_strategy}; expected one of {', '.join(STRATEGIES)}."
-            )
-        if max_frames_per_batch is not None and max_frames_per_batch < 1:
-            raise ValueError(f"Got `max_frames_per_batch`={max_frames_per_batch}; expected at least 1, or None.")
 
     # Batches
 
@@ -100,13 +82,13 @@ class EnClapTrainer(Seq2SeqTrainer):
     def make_train_sampler(self) -> ClipBatchSampler:
         """The sampler of this process's training batches."""
         dataset, args = self.train_dataset, self.args
-        needs_lengths = self._sampling_strategy == "group_by_length" or self.max_frames_per_batch is not None
+        needs_lengths = find_sampling_strategy(self.args) == "group_by_length" or self.max_frames_per_batch is not None
         return ClipBatchSampler(
             getattr(dataset, "sizes", [len(dataset)]),
             self._train_batch_size,
             self._data_seed,
             lengths=find_lengths(dataset, args.length_column_name) if needs_lengths else None,
-            strategy=self._sampling_strategy,
+            strategy=find_sampling_strategy(self.args),
             max_frames=self.max_frames_per_batch,
             weights=getattr(dataset, "weights", None),
             accumulation_steps=args.gradient_accumulation_steps,
@@ -135,12 +117,6 @@ class EnClapTrainer(Seq2SeqTrainer):
     @property
     def _data_seed(self) -> int:
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
-
-    @property
-    def _sampling_strategy(self) -> str:
-        if hasattr(self.args, "train_sampling_strategy"):
-            return self.args.train_sampling_strategy
-        return "group_by_length" if self.args.group_by_length else "random"  # transformers 5.0
 
     def _loader_arguments(self, collator) -> dict:
         args = self.args
@@ -329,6 +305,40 @@ class _FollowEpoch(TrainerCallback):
     def on_epoch_begin(self, args, state, control, **kwargs):
         if self.sampler is not None:
             self.sampler.epoch = int(state.epoch + 1e-6)
+
+
+def check_settings(args, max_frames_per_batch: int | None = None) -> None:
+    """Refuse settings that [`EnClapTrainer`] cannot keep its promises with.
+
+    Args:
+        args: `TrainingArguments`.
+        max_frames_per_batch: see [`EnClapTrainer`].
+    Raises:
+        ValueError: the message says which to change.
+    """
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"Got {args.n_gpu} GPUs in one process, which would split the counts of hidden codes; expected one process "
+            f"for each GPU. Start with: torchrun --nproc_per_node {args.n_gpu} ..."
+        )
+    if args.label_smoothing_factor:
+        raise ValueError(
+            f"Got `label_smoothing_factor`={args.label_smoothing_factor}, which would drop the MCM loss; set "
+            "`label_smoothing` in the model's configuration instead."
+        )
+    if find_sampling_strategy(args) not in STRATEGIES:
+        raise ValueError(
+            f"Got `train_sampling_strategy`={find_sampling_strategy(args)}; expected one of {', '.join(STRATEGIES)}."
+        )
+    if max_frames_per_batch is not None and max_frames_per_batch < 1:
+        raise ValueError(f"Got `max_frames_per_batch`={max_frames_per_batch}; expected at least 1, or None.")
+
+
+def find_sampling_strategy(args) -> str:
+    """`train_sampling_strategy`, also of a transformers that knows `group_by_length` only."""
+    if hasattr(args, "train_sampling_strategy"):
+        return args.train_sampling_strategy
+    return "group_by_length" if args.group_by_length else "random"  # transformers 5.0
 
 
 def count_targets(batch: dict) -> torch.Tensor:
