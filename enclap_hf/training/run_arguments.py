@@ -13,7 +13,8 @@ from .trainer import check_settings, find_sampling_strategy
 
 logger = logging.getLogger(__name__)
 
-RUN_ARGUMENTS = "run_arguments.json"
+# Kept out of uploads by its first letter: it has paths of this machine.
+RUN_ARGUMENTS = "_run_arguments.json"
 # What decides the weights of each step, beside the model's arguments. The number of steps does not: a run may be made
 # longer. Batch sizes are in `clips_per_step`.
 _TRAINING_FIELDS = (
