@@ -94,6 +94,9 @@ def find_table(path: str, split: str | None = None) -> tuple[str, str | None] | 
                 "of that split as `path`."
             )
         return path, None
+    is_path = os.path.isabs(path) or path.startswith(".") or (path.count("/") > 1 and "://" not in path)
+    if is_path and not os.path.exists(path):
+        raise CaptionDataError(f"{path} does not exist; the current folder is {os.getcwd()}.")
     if not os.path.isdir(path) or any(os.path.isfile(os.path.join(path, name)) for name in _SAVED_BY_DATASETS):
         return None
     own = _choose_metadata(path, os.listdir(path))

@@ -326,7 +326,8 @@ def load_dataset_rows(source: DataSource, streaming: bool = False):
             )
     except (OSError, ValueError, RuntimeError, ImportError, datasets.exceptions.DatasetsError) as error:
         reason = str(error) if error.__cause__ is None else f"{error} {error.__cause__}"
-        raise CaptionDataError(f"{source.path} cannot be loaded: {' '.join(reason.split())}") from error
+        where = "" if os.path.exists(path) else f" ({os.getcwd()} has no such folder)"
+        raise CaptionDataError(f"{source.path} cannot be loaded{where}: {' '.join(reason.split())}") from error
     if isinstance(loaded, dict):
         raise CaptionDataError(f"{source.path} has the splits {', '.join(loaded)}; name one as `split`.")
     return leave_audio_undecoded(loaded, source)
