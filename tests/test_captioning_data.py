@@ -1,6 +1,7 @@
 """Every layout that caption data comes in is read, and bad data has a clear outcome instead of a traceback later."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -124,10 +125,14 @@ def test_wavcaps_as_it_is_shipped(tmp_path, subset):
 
 
 def test_wavcaps_with_paths_filled_in(tmp_path):
-    write_wav(tmp_path / "elsewhere.wav")
-    entry = {**WAVCAPS["SoundBible"], "audio": str(tmp_path / "elsewhere.wav")}
-    clips, bad = read_clips(DataSource(write_wavcaps(tmp_path / "sb.json", [entry])))
-    assert bad == [] and clips[0].audio == str(tmp_path / "elsewhere.wav")
+    """Of some Freesound clips the number is unknown: `Not found` names no clip, and so does not make several one."""
+    names = [str(tmp_path / f"elsewhere {i}.wav") for i in range(3)]
+    for name in names:
+        write_wav(pathlib.Path(name))
+    ids = ("100001", "Not found", "Not found")
+    entries = [{**WAVCAPS["FreeSound"], "id": i, "audio": name} for i, name in zip(ids, names, strict=True)]
+    clips, bad = read_clips(DataSource(write_wavcaps(tmp_path / "fsd.json", entries)))
+    assert bad == [] and [clip.audio for clip in clips] == names
 
 
 @pytest.mark.parametrize(
@@ -247,7 +252,9 @@ def test_bad_rows_are_listed_with_their_reason(tmp_path, rows, outcome):
 def test_a_clip_with_an_empty_caption_beside_a_good_one_is_used(tmp_path, caplog):
     clips, bad = read_clips(make_folder(tmp_path, [row(caption=""), row(), row("b.wav")]))
     assert bad == [] and by_name(clips) == {"a.wav": ("rain",), "b.wav": ("rain",)}
-    assert "empty captions beside others are passed over: a.wav" in caplog.text and "b.wav" not in caplog.text
+    assert (
+        "empty captions beside others are passed over, in 1 clips: a.wav" in caplog.text and "b.wav" not in caplog.text
+    )
 
 
 def test_duplicate_ids_become_one_clip_with_each_caption_once(tmp_path):

@@ -28,9 +28,12 @@ CAPTION_COLUMNS = ("caption", "captions", "text")
 _VIDEO_COLUMNS = (("youtube_id", "start_time", "end_time"), ("ytid", "start_s", "end_s"))
 # Seconds of a stretch whose end is in no column: AudioSet's, from which AudioCaps is taken.
 _VIDEO_DURATION_S = 10
-# WavCaps ships `audio` with this word in every entry, and `file_name` with the title that the uploader gave.
-_WAVCAPS_PLACEHOLDER = "wav_path"
+# WavCaps ships `audio` with the first word in every entry and some `id` with the second; its `file_name` is the title
+# that the uploader gave.
+_NO_NAMES = (None, "", "wav_path", "Not found")
 _WAVCAPS_COLUMNS = ("id", "file_path", "audio_path", "path", "audio")
+# Clips that a message names.
+_NUM_NAMED = 3
 _NUMBERED_CAPTION = re.compile(r"caption_\d+")
 EXPECTED_COLUMNS = (
     f"a recording ({', '.join(f'`{name}`' for name in PATH_COLUMNS)}) with `caption`, `captions` or `caption_1`, "
@@ -90,7 +93,10 @@ def read_caption_table(
     clips, bad = _find_recordings(grouped, folder, bad)
     partly_empty = [clip.name for clip in clips if clip.name in empty]
     if partly_empty:
-        logger.warning("%s: empty captions beside others are passed over: %s", path, ", ".join(partly_empty))
+        logger.warning(
+            "%s: empty captions beside others are passed over, in %d clips: %s",
+            *(path, len(partly_empty), ", ".join(partly_empty[:_NUM_NAMED])),
+        )
     return clips, bad
 
 
@@ -172,7 +178,7 @@ def _choose_layout(
 
     def name_row(row: dict) -> list[str]:
         given = [row.get(name) for name in names]
-        given = [os.path.normpath(str(name)) for name in given if name not in (None, "", _WAVCAPS_PLACEHOLDER)]
+        given = [os.path.normpath(str(name)) for name in given if name not in _NO_NAMES]
         of_video = [] if video is None else _youtube_names(*map(row.get, video), row.get("audiocap_id"))
         return [*of_video, *given] if names == ["id"] else [*given, *of_video]
 
