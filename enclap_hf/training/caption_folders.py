@@ -50,9 +50,11 @@ class AudioFolder:
                 return path
         self._index()
         for name in names:
-            base, wanted = os.path.basename(name), strip_audio_extension(os.path.join(self.folder, name))
+            base = os.path.basename(name)
             found = self._by_name.get(base) or self._by_stem.get(strip_audio_extension(base)) or []
-            found = [path for path in found if strip_audio_extension(path) == wanted] or found
+            if len(found) > 1:
+                wanted = strip_audio_extension(os.path.join(self.folder, name))
+                found = [path for path in found if strip_audio_extension(path) == wanted] or found
             if len(found) > 1:
                 return BadClip(names[0], f"{len(found)} recordings have this name: {found[0]}, {found[1]}")
             if found:
