@@ -133,6 +133,9 @@ def test_wavcaps_with_paths_filled_in(tmp_path):
     entries = [{**WAVCAPS["FreeSound"], "id": i, "audio": name} for i, name in zip(ids, names, strict=True)]
     clips, bad = read_clips(DataSource(write_wavcaps(tmp_path / "fsd.json", entries)))
     assert bad == [] and [clip.audio for clip in clips] == names
+    nameless = {**WAVCAPS["FreeSound"], "id": "Not found"}
+    _, bad = read_clips(DataSource(write_wavcaps(tmp_path / "fsd.json", [*entries, nameless, nameless])))
+    assert [clip.reason for clip in bad] == ["the row names no recording"] * 2
 
 
 @pytest.mark.parametrize(

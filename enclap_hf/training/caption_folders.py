@@ -44,14 +44,17 @@ class AudioFolder:
     def find(self, names: list[str]) -> str | BadClip:
         """Path of the recording that the first fitting name tells, or why there is none."""
         for name in names:
-            path = os.path.join(self.folder, name)  # an absolute name stays as it is
-            # Bare ids have many spellings, and the index below knows them without asking the disk for each.
-            if (name is names[0] or strip_audio_extension(name) != name) and os.path.isfile(path):
-                return path
+            # Videos have dozens of possible names: the index below knows them, without asking the disk for each.
+            if name is names[0] or os.sep in name:
+                path = os.path.join(self.folder, name)  # an absolute name stays as it is
+                if os.path.isfile(path):
+                    return path
         self._index()
         for name in names:
-            base = os.path.basename(name)
-            found = self._by_name.get(base) or self._by_stem.get(strip_audio_extension(base)) or []
+            base = os.path.basename(name) if os.sep in name else name
+            found = self._by_name.get(base) or self._by_stem.get(base) or []
+            if not found and "." in base:
+                found = self._by_stem.get(strip_audio_extension(base), [])
             if len(found) > 1:
                 wanted = strip_audio_extension(os.path.join(self.folder, name))
                 found = [path for path in found if strip_audio_extension(path) == wanted] or found
