@@ -59,6 +59,16 @@ def empty_caption(folder):
     write_table(folder, [(BAD, "  ")])
 
 
+def empty_caption_beside_a_good_one(folder):
+    write_clip(folder, make_clip(0.3, sampling_rate=RATE))
+    write_table(folder, [(BAD, ""), (BAD, "rain")])
+
+
+def clip_of_another_format(folder):
+    soundfile.write(folder / "audio" / "bad.flac", make_clip(0.3, sampling_rate=RATE), RATE)
+    write_table(folder, [(BAD, "rain")])
+
+
 def duplicate_ids(folder):
     write_table(folder, [(GOOD[0], "another caption"), (GOOD[0], CAPTIONS[0])])
 
@@ -101,7 +111,8 @@ def run(work, tmp_path, monkeypatch, **arguments) -> tuple[dict, PreparedClips]:
 @pytest.fixture(autouse=True)
 def clean(work):
     yield
-    (work / "audio" / BAD).unlink(missing_ok=True)
+    for name in (BAD, "bad.flac"):
+        (work / "audio" / name).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +142,8 @@ def test_a_clip_that_cannot_be_used_is_listed_and_skipped_up_to_a_share(
     ("make_odd", "names", "num_frames"),
     [
         (duplicate_ids, GOOD, None),
+        (empty_caption_beside_a_good_one, [*GOOD, BAD], 23),
+        (clip_of_another_format, [*GOOD, BAD], 23),
         (caption_longer_than_the_decoder, [*GOOD, BAD], 23),
         (clip_shorter_than_a_mask_span, [*GOOD, BAD], 3),
         (clip_of_an_hour, [*GOOD, BAD], 75),

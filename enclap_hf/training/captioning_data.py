@@ -4,21 +4,26 @@
     read_clips(DataSource("owner/audiocaps-mirror", split="train"))
 
 What cannot be used is listed with its reason, and skipped up to the share that the user allows (`check_bad_share`).
-Tables are read by `caption_tables.py`.
+Tables are read by `caption_tables.py`, and found in folders by `caption_folders.py`.
 """
 
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
-from .caption_tables import BadClip, CaptionDataError, Clip, read_caption_table, read_captions
+from .caption_clips import BadClip, CaptionDataError, Clip
+from .caption_folders import find_table
+from .caption_tables import log_excluded, read_caption_table, read_captions
+from .excluded_clips import is_excluded, read_excluded
 
 logger = logging.getLogger(__name__)
 
-TABLE_EXTENSIONS = (".csv", ".tsv", ".json", ".jsonl")
-METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.json", "captions.csv")
+DEFAULT_AUDIO_COLUMN = "audio"
+# Columns of a `datasets` data set by which an `exclude` list may know its clips.
+_ID_COLUMNS = ("id", "file_name", "youtube_id", "ytid")
 # Bad clips that a message names; all of them are in the log.
 _NUM_NAMED = 3
 
@@ -31,13 +36,15 @@ class DataSource:
         path: a table (.csv, .tsv, .json, .jsonl), an audiofolder with its metadata, a folder of prepared features, a
             folder written by `datasets`, or the name of a data set on the Hub.
         audio_dir: folder of a table's recordings; None is the table's own.
-        split: split of a `datasets` data set.
+        split: split of a `datasets` data set, or sub-folder of an audiofolder.
         name: configuration of a `datasets` data set.
         revision: of a Hub data set.
         weight: share of the training clips, in any scale; either every source has one or none.
-        audio_column: of a `datasets` data set.
-        caption_column: of a `datasets` data set; None takes `caption`, `captions`, `text` and `caption_1`, ...
+        audio_column: with the recordings; `audio` also stands for the columns that tables of known layouts have.
+        caption_column: None takes `caption` and `caption_1`, ..., else `captions`, else `text`.
         encoding: of a table.
+        exclude: a list of clips to leave out, such as those of a test set: WavCaps' blacklist, a JSON list, or a text
+            file with one id or file name a line.
         num_scenes: write so many synthesised sound scenes to `path`, in Clotho's layout, and read those.
         first_seed: of the scenes.
     """
@@ -48,11 +55,33 @@ class DataSource:
     name: str | None = None
     revision: str | None = None
     weight: float | None = None
-    audio_column: str = "audio"
+    audio_column: str = DEFAULT_AUDIO_COLUMN
     caption_column: str | None = None
     encoding: str = "utf-8"
+    exclude: str | None = None
     num_scenes: int | None = None
     first_seed: int = 0
+
+    def __post_init__(self):
+        for name in ("path", "audio_dir", "exclude"):
+            value = getattr(self, name)
+            if value is not None:
+                if not isinstance(value, str):
+                    raise CaptionDataError(f"Got the {name} {value!r} of a data set; expected a path.")
+                object.__setattr__(self, name, os.path.expanduser(value))
+        if self.weight is not None:
+            object.__setattr__(self, "weight", _read_weight(self.weight, self.path))
+
+
+def _read_weight(weight: float | str, path: str) -> float:
+    """A weight as a number, also where a recipe quotes it."""
+    try:
+        number = float(weight)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise CaptionDataError(f"Got the weight {weight!r} of {path}; expected a positive `weight`, or none.")
+    return number
 
 
 def parse_source(entry: str | dict) -> DataSource:
@@ -61,7 +90,7 @@ def parse_source(entry: str | dict) -> DataSource:
     Args:
         entry: a path or name, a dict of the fields of [`DataSource`], or such a dict as JSON.
     Raises:
-        CaptionDataError: no JSON, no `path`, or unknown fields.
+        CaptionDataError: no JSON, no `path`, unknown fields, or a weight that is not positive.
     """
     if isinstance(entry, str) and entry.lstrip().startswith("{"):
         try:
@@ -82,12 +111,12 @@ def read_weights(sources: Sequence[DataSource]) -> list[float] | None:
     """Weights of the data sets; None where none has one.
 
     Raises:
-        CaptionDataError: some have one and some have not, or one is not positive.
+        CaptionDataError: some have one and some have not.
     """
     weights = [source.weight for source in sources]
     if all(weight is None for weight in weights):
         return None
-    if not all(weight is not None and weight > 0 for weight in weights):
+    if any(weight is None for weight in weights):
         raise CaptionDataError(
             f"Got the weights {weights}; expected a positive `weight` of every data set, or of none."
         )
@@ -101,37 +130,44 @@ def read_clips(source: DataSource, show_progress: bool = True) -> tuple[Sequence
         source: where they are.
         show_progress: whether writing scenes shows its bar.
     Returns:
-        the clips, read when indexed where they come from `datasets`, and what had to be left out.
+        the clips, read when indexed where they come from `datasets`, and what cannot be used. What `exclude` names is
+        in neither.
     Raises:
         CaptionDataError: the source does not exist, is of no known layout, or has no clip.
     """
-    path = os.path.expanduser(source.path)
-    if source.num_scenes is not None:
-        path = write_scene_table(path, source, show_progress)
-    table = find_table(path)
-    if table is not None:
-        clips, bad = read_caption_table(table, source.audio_dir, source.encoding)
+    is_scenes = source.num_scenes is not None
+    path = write_scene_table(source.path, source, show_progress) if is_scenes else source.path
+    excluded = frozenset() if source.exclude is None else read_excluded(source.exclude)
+    found = find_table(path, source.split)
+    if found is None:
+        clips, bad = read_dataset_clips(source, excluded)
     else:
-        clips, bad = read_dataset_clips(source)
+        clips, bad = read_table_clips(source, *found, excluded)
     if not len(clips):
         reason = f" The first of {len(bad)} bad ones: {bad[0].name}: {bad[0].reason}." if bad else ""
         raise CaptionDataError(f"{source.path} has no usable clip.{reason}")
     return clips, bad
 
 
-def find_table(path: str) -> str | None:
-    """The table that a path stands for; None where the path is for `datasets`.
-
-    Raises:
-        CaptionDataError: a table that does not exist.
-    """
-    if path.lower().endswith(TABLE_EXTENSIONS):
-        if not os.path.isfile(path):
-            raise CaptionDataError(f"{path} does not exist; the current folder is {os.getcwd()}.")
-        return path
-    if os.path.isdir(path):
-        return next((os.path.join(path, name) for name in METADATA_FILES if name in os.listdir(path)), None)
-    return None
+def read_table_clips(
+    source: DataSource, table: str, folder: str | None, excluded: frozenset[str]
+) -> tuple[list[Clip], list[BadClip]]:
+    """Clips of a table's entries, or of those in one folder."""
+    for name in ("name", "revision"):
+        if getattr(source, name) is not None:
+            raise CaptionDataError(
+                f"Got `{name}` {getattr(source, name)!r} for the table {table}; only `datasets` data sets have one: "
+                "leave it out."
+            )
+    return read_caption_table(
+        table,
+        source.audio_dir,
+        source.encoding,
+        audio_column=None if source.audio_column == DEFAULT_AUDIO_COLUMN else source.audio_column,
+        caption_column=source.caption_column,
+        only_folder=folder,
+        excluded=excluded,
+    )
 
 
 def write_scene_table(path: str, source: DataSource, show_progress: bool) -> str:
@@ -209,17 +245,30 @@ def convert_row(row: dict, source: DataSource, index: int) -> Clip:
     return Clip(name, audio, tuple(dict.fromkeys(read_captions(row, source.caption_column))))
 
 
-def read_dataset_clips(source: DataSource) -> tuple[DatasetClips, list[BadClip]]:
+def name_row(row: dict, source: DataSource) -> list[str]:
+    """Names by which an `exclude` list may know a row."""
+    audio = row.get(source.audio_column)
+    path = audio.get("path") if isinstance(audio, dict) else audio
+    return [str(name) for name in (path, *map(row.get, _ID_COLUMNS)) if name not in (None, "")]
+
+
+def read_dataset_clips(source: DataSource, excluded: frozenset[str]) -> tuple[DatasetClips, list[BadClip]]:
     """Clips of a `datasets` data set in a folder or on the Hub, and its rows without captions."""
     dataset = load_dataset_rows(source)
-    rows, captions, bad = [], [], []
-    for index, row in enumerate(dataset.remove_columns(source.audio_column)):
+    rows, captions, bad, num_excluded = [], [], [], 0
+    # The recordings may lie in the rows: they are read only where nothing else names them.
+    needs_audio = excluded and not set(_ID_COLUMNS) & set(dataset.column_names)
+    for index, row in enumerate(dataset if needs_audio else dataset.remove_columns(source.audio_column)):
         found = read_captions(row, source.caption_column)
-        if found:
+        if excluded and is_excluded(name_row(row, source), excluded):
+            num_excluded += 1
+        elif found:
             rows.append(index)
             captions.append(found)
         else:
             bad.append(BadClip(f"row {index}", "its caption is empty"))
+    if excluded:
+        log_excluded(source.path, num_excluded)
     return DatasetClips(dataset, source, rows, captions), bad
 
 
@@ -232,16 +281,28 @@ def stream_clips(
         source: where it is.
         shuffle_seed: shuffles within a buffer of 1,000 rows.
         shard: (i, n), read every n-th part of the rows, the i-th.
+    Raises:
+        CaptionDataError: it is a table, or cannot be loaded.
     """
     from datasets.distributed import split_dataset_by_node
 
-    rows = load_dataset_rows(source, streaming=True)
+    if source.num_scenes is not None or find_table(source.path, source.split) is not None:
+        raise CaptionDataError(
+            f"{source.path} is a table of recordings, which cannot be streamed; leave `streaming` out, or name a data "
+            "set on the Hub or one that `datasets` saved."
+        )
+    excluded = frozenset() if source.exclude is None else read_excluded(source.exclude)
+    rows, num_excluded = load_dataset_rows(source, streaming=True), 0
     if shuffle_seed is not None:
         rows = rows.shuffle(seed=shuffle_seed, buffer_size=1000)
     rows = split_dataset_by_node(rows, rank=shard[0], world_size=shard[1])
     for index, row in enumerate(rows):
-        if read_captions(row, source.caption_column):
+        if excluded and is_excluded(name_row(row, source), excluded):
+            num_excluded += 1
+        elif read_captions(row, source.caption_column):
             yield convert_row(row, source, index)
+    if excluded:
+        log_excluded(source.path, num_excluded)
 
 
 def load_dataset_rows(source: DataSource, streaming: bool = False):
@@ -252,7 +313,7 @@ def load_dataset_rows(source: DataSource, streaming: bool = False):
     """
     import datasets
 
-    path = os.path.expanduser(source.path)
+    path = source.path
     try:
         if os.path.isfile(os.path.join(path, "state.json")) or os.path.isfile(os.path.join(path, "dataset_dict.json")):
             loaded = datasets.load_from_disk(path)
@@ -263,8 +324,10 @@ def load_dataset_rows(source: DataSource, streaming: bool = False):
             loaded = datasets.load_dataset(
                 path, source.name, split=source.split, revision=source.revision, streaming=streaming
             )
-    except (OSError, ValueError, ConnectionError) as error:
-        raise CaptionDataError(f"{source.path} cannot be loaded: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError, RuntimeError, ImportError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error) if error.__cause__ is None else f"{error} {error.__cause__}"
+        where = "" if os.path.exists(path) else f" ({os.getcwd()} has no such folder)"
+        raise CaptionDataError(f"{source.path} cannot be loaded{where}: {' '.join(reason.split())}") from error
     if isinstance(loaded, dict):
         raise CaptionDataError(f"{source.path} has the splits {', '.join(loaded)}; name one as `split`.")
     return leave_audio_undecoded(loaded, source)
