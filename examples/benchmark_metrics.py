@@ -12,6 +12,7 @@ import time
 import numpy as np
 
 from enclap_hf.metrics import METRIC_SETS, AudioCaptioningMetrics
+from enclap_hf.metrics.java_runtime import MetricUnavailableError
 from enclap_hf.sound_scenes.scene_captions import write_captions
 from enclap_hf.sound_scenes.scene_plan import plan_scene
 
@@ -28,7 +29,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--num-clips", type=positive_int, default=1000, help="scenes to score (default: %(default)s)")
     parser.add_argument("--num-runs", type=positive_int, default=3, help="timed runs (default: %(default)s)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    try:
+        # Strict: a metric that is left out would be timed as if it were fast.
+        args.metrics = {names: AudioCaptioningMetrics(names, strict=True) for names in args.metrics}
+    except ValueError as error:
+        parser.error(str(error))
+    return args
 
 
 def positive_int(text: str) -> int:
@@ -63,10 +70,11 @@ def time_runs(metrics: AudioCaptioningMetrics, captions: tuple[list[str], list[l
 
 def main() -> None:
     args = parse_arguments()
-    # Strict: a metric that is left out would be timed as if it were fast.
-    timed = {names: AudioCaptioningMetrics(names, strict=True) for names in args.metrics}
     captions = make_captions(args.num_clips)
-    result = {names: round(time_runs(metrics, captions, args.num_runs), 3) for names, metrics in timed.items()}
+    try:
+        result = {names: round(time_runs(each, captions, args.num_runs), 3) for names, each in args.metrics.items()}
+    except MetricUnavailableError as error:
+        raise SystemExit(f"A metric cannot be timed: {error}") from None
     for names, seconds in result.items():
         print(f"{names}: {seconds} s for {args.num_clips} clips x 5 references, median of {args.num_runs} runs")
     print(json.dumps({"num_clips": args.num_clips, "num_runs": args.num_runs, "median_seconds": result}))

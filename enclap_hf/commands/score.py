@@ -7,8 +7,10 @@ enclap score mine.jsonl --compare theirs.jsonl --references captions.csv --boots
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
+import logging
 import os
 import sys
 import textwrap
@@ -51,7 +53,7 @@ def describe_sets() -> str:
         "fense fetch weights. clap_similarity needs audio and works from Python only. What cannot be computed is named "
         "and left out; nothing stands in for it."
     )
-    return "\n".join([*lines, *textwrap.wrap(needs, 110)])
+    return "\n".join([*lines, "", *textwrap.wrap(needs, 110)])
 
 
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,9 +88,9 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
         choices=MISSING_RULES,
         default="skip",
         help="clips without a caption, failed ones and those that a file does not name: skip leaves them out and says "
-        "so, empty counts them as empty captions, error refuses them. An empty caption would score 0 for what the model "
-        "never said, so that is only done when asked for; where every clip must count, as beside published figures, use "
-        "error (default: %(default)s)",
+        "so, empty counts them as empty captions, error refuses them. An empty caption would score 0 for what the "
+        "model never said, so that is only done when asked for; where every clip must count, as beside published "
+        "figures, use error (default: %(default)s)",
     )
     parser.add_argument("--per-clip", type=Path, metavar="OUT.csv", help="write one line of scores a clip")
     parser.add_argument(
@@ -137,11 +139,12 @@ def _score(args: argparse.Namespace) -> int:
     if about_lacking:
         _note(about_lacking)
     references = [clip.references for clip in clips]
-    scores = metrics.compute([clip.captions[0] for clip in clips], references)
+    with _log_no_warnings():  # what is left out is said below, once
+        scores = metrics.compute([clip.captions[0] for clip in clips], references)
+        other_scores = metrics.compute([clip.captions[1] for clip in clips], references) if args.compare else None
     report = _build_report(scores, args.bootstrap)
     report["missing_captions"] = {"rule": args.missing, "clips": [clip.file_name for clip in lacking]}
-    if args.compare:
-        other_scores = metrics.compute([clip.captions[1] for clip in clips], references)
+    if other_scores is not None:
         report["compared_with"] = str(args.compare)
         report["comparison"] = _compare(scores, other_scores, args.bootstrap)
     print(_format_table(report, args))
@@ -152,6 +155,18 @@ def _score(args: argparse.Namespace) -> int:
     if args.output:
         args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0 if scores.corpus else 1
+
+
+@contextlib.contextmanager
+def _log_no_warnings():
+    """Keep the metrics' own warnings off the terminal."""
+    logger = logging.getLogger("enclap_hf.metrics")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check_outputs(args: argparse.Namespace) -> None:

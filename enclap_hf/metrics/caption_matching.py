@@ -157,7 +157,8 @@ def settle_missing(clips: list[Clip], rule: str) -> tuple[list[Clip], list[Clip]
 
     Args:
         clips: with the captions of all systems.
-        rule: "skip" leaves them out for every system, "empty" gives them an empty caption, "error" refuses them.
+        rule: "skip" leaves them out for every system, "empty" gives them an empty caption if they have references,
+            "error" refuses them.
     Returns:
         the clips to score, those that had no caption, and a sentence about the latter, empty where there are none.
     Raises:
@@ -166,7 +167,9 @@ def settle_missing(clips: list[Clip], rule: str) -> tuple[list[Clip], list[Clip]
     lacking = [clip for clip in clips if None in clip.captions]
     if not lacking:
         return clips, [], ""
-    examples = ", ".join(f"{clip.file_name or 'one without a name'} ({_shorten(clip.reason)})" for clip in lacking[:MAX_EXAMPLES])
+    examples = ", ".join(
+        f"{clip.file_name or 'one without a name'} ({_shorten(clip.reason)})" for clip in lacking[:MAX_EXAMPLES]
+    )
     examples += ", ..." if len(lacking) > MAX_EXAMPLES else ""
     count = f"{len(lacking)} of {len(clips)} clips have no caption"
     if rule == "error":
@@ -180,10 +183,11 @@ def settle_missing(clips: list[Clip], rule: str) -> tuple[list[Clip], list[Clip]
             raise ValueError(f"{count}, which leaves none to score: {examples}.")
         return kept, lacking, f"{count} and are left out of the scores: {examples}"
     for clip in lacking:
-        if not clip.references:
-            raise ValueError(f"Got no references for {clip.file_name!r}, which has no caption either; leave it out.")
         clip.captions = ["" if caption is None else caption for caption in clip.captions]
-    return clips, lacking, f"{count} and count as empty captions: {examples}"
+    kept = [clip for clip in clips if clip.references]
+    without_references = len(clips) - len(kept)
+    rest = f" ({without_references} without references, too, are left out)" if without_references else ""
+    return kept, lacking, f"{count} and count as empty captions{rest}: {examples}"
 
 
 def _shorten(text: str) -> str:
