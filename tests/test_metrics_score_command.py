@@ -87,12 +87,13 @@ def test_reference_clips_without_a_prediction_are_counted(predictions, tmp_path,
     assert "3 clips, 6 references" in output.out and "clips without a caption: 1, left out" in output.out
 
 
-def test_what_is_left_out_is_said_on_the_error_stream(predictions, references, monkeypatch, capsys):
+def test_what_is_left_out_is_said_on_the_error_stream(predictions, references, monkeypatch, capsys, caplog):
     monkeypatch.setenv("ENCLAP_JAVA", "no-such-java")
     assert main([predictions, "--references", references]) == 0
     output = capsys.readouterr()
     assert all(name in output.out for name in ("metrics: standard", "bleu_4", "rouge_l", "cider_d"))
     assert "meteor" not in output.out and output.err.count("left out") == 3, "meteor, spice and spider, once each"
+    assert not caplog.records, "a program's log goes to the terminal, too"
     assert (
         "left out: meteor: `ENCLAP_JAVA` is 'no-such-java'" in output.err
         and "left out: spider: needs spice" in output.err
