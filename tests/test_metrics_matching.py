@@ -123,17 +123,20 @@ def test_a_clip_without_a_caption_is_left_out_and_said(score, tmp_path, capsys, 
     output = capsys.readouterr()
     assert status == 0 and report["num_clips"] == 2
     assert report["scores"]["cider_d"] == compute_cider_d(captions, captions)["cider_d"]
-    assert report["missing_captions"] == {"rule": "skip", "clips": ["train.wav"]}
-    assert f"1 of 3 clips have no caption and are left out of the scores: train.wav ({reason})" in output.err
+    assert report["missing_captions"] == {"left_out": ["train.wav"], "counted_as_empty": []}
+    assert f"left out of the scores (--missing skip): 1 of 3 clips have no caption: train.wav ({reason})" in output.err
     assert "clips without a caption: 1, left out" in output.out
 
     status, report = score(path, "--missing", "empty")
     output = capsys.readouterr()
-    assert status == 0 and report["num_clips"] == 3 and report["missing_captions"]["clips"] == ["train.wav"]
+    assert status == 0 and report["num_clips"] == 3
+    assert report["missing_captions"] == {"left_out": [], "counted_as_empty": ["train.wav"]}
     expected = compute_cider_d(["rain.wav", "dog.wav", "train.wav"], captions | {"train.wav": ""})
     assert report["scores"]["cider_d"] == expected["cider_d"]
-    assert f"count as empty captions: train.wav ({reason})" in output.err
-    assert "clips without a caption: 1, counted as empty captions" in output.out
+    assert (
+        f"counted as empty captions (--missing empty): 1 of 3 clips have no caption: train.wav ({reason})" in output.err
+    )
+    assert "clips without a caption: 1, counted as empty\n" in output.out
 
     assert score(path, "--missing", "error") == (2, None)
     assert f"1 of 3 clips have no caption: train.wav ({reason}); expected one" in capsys.readouterr().err
@@ -145,7 +148,7 @@ def test_a_recording_that_succeeded_at_last_has_its_caption(score, tmp_path, cap
     path = write_captions(tmp_path / f"captions.{suffix}", {"rain.wav": None, "dog.wav": None})
     write_captions(path, {"rain.wav": CLIPS["rain.wav"][0], "dog.wav": None, "train.wav": CLIPS["train.wav"][0]})
     status, report = score(path)
-    assert status == 0 and report["num_clips"] == 2 and report["missing_captions"]["clips"] == ["dog.wav"]
+    assert status == 0 and report["num_clips"] == 2 and report["missing_captions"]["left_out"] == ["dog.wav"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
@@ -166,17 +169,21 @@ def test_a_file_of_failures_is_refused(score, tmp_path, capsys, suffix):
 def test_a_failed_recording_that_has_no_references_is_in_nobodys_way(score, tmp_path, capsys):
     captions = {name: pair[0] for name, pair in CLIPS.items()}
     path = write_captions(tmp_path / "captions.csv", captions | {"notes.wav": None})
-    for rule in ("skip", "empty"):
+    for rule, reason in (("skip", "--missing skip"), ("empty", "they have no references either")):
         status, report = score(path, "--missing", rule)
-        assert status == 0 and report["num_clips"] == 3 and report["missing_captions"]["clips"] == ["notes.wav"]
-        assert "left out" in capsys.readouterr().err
+        assert status == 0 and report["num_clips"] == 3
+        assert report["missing_captions"] == {"left_out": ["notes.wav"], "counted_as_empty": []}
+        output = capsys.readouterr()
+        assert (
+            f"left out of the scores ({reason})" in output.err and "clips without a caption: 1, left out" in output.out
+        )
 
 
 def test_a_json_null_is_no_caption(score, tmp_path, capsys):
     rows = [{"file_name": "rain.wav", "caption": "rain"}, {"file_name": "dog.wav", "caption": None}]
     (tmp_path / "captions.json").write_text(json.dumps(rows))
     status, report = score(tmp_path / "captions.json")
-    assert status == 0 and report["missing_captions"]["clips"] == ["dog.wav", "train.wav"]
+    assert status == 0 and report["missing_captions"]["left_out"] == ["dog.wav", "train.wav"]
     assert "dog.wav (no caption), train.wav (no prediction)" in capsys.readouterr().err
 
 
@@ -186,7 +193,7 @@ def test_systems_are_compared_on_the_clips_that_both_have(score, tmp_path, capsy
     second = write_captions(tmp_path / "second.jsonl", {"train.wav": None, "dog.wav": "x", "rain.wav": "rain"}, "sc/")
     status, report = score(first, "--compare", second)
     assert status == 0 and report["num_clips"] == 1
-    assert report["missing_captions"]["clips"] == ["dog.wav", "train.wav"]
+    assert report["missing_captions"]["left_out"] == ["dog.wav", "train.wav"]
     assert f"train.wav (in {second}: no audio)" in capsys.readouterr().err
     unknown = write_captions(tmp_path / "unknown.csv", captions | {"wind.wav": "wind"})
     assert score(first, "--compare", unknown)[0] == 2

@@ -83,7 +83,9 @@ def test_reference_clips_without_a_prediction_are_counted(predictions, tmp_path,
     path = write_csv(tmp_path / "more.csv", ["file_name", "caption_1", "caption_2"], rows)
     assert main([predictions, "--references", path, "--metrics", "fast"]) == 0
     output = capsys.readouterr()
-    assert "1 of 4 clips have no caption and are left out of the scores: other.wav (no prediction)" in output.err
+    assert (
+        "left out of the scores (--missing skip): 1 of 4 clips have no caption: other.wav (no prediction)" in output.err
+    )
     assert "3 clips, 6 references" in output.out and "clips without a caption: 1, left out" in output.out
 
 

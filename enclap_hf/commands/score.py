@@ -22,6 +22,7 @@ from ..metrics.caption_matching import (
     MISSING_RULES,
     Clip,
     add_system,
+    describe_lacking,
     normalise_name,
     pair_references,
     read_predictions,
@@ -135,15 +136,22 @@ def _score(args: argparse.Namespace) -> int:
         timeout_s=args.timeout,
     )
     _check_outputs(args)
-    clips, lacking, about_lacking = settle_missing(_read_clips(args), args.missing)
-    if about_lacking:
-        _note(about_lacking)
+    all_clips = _read_clips(args)
+    clips, left_out, emptied = settle_missing(all_clips, args.missing)
+    reason = f"--missing {args.missing}" if args.missing == "skip" else "they have no references either"
+    if left_out:
+        _note(f"left out of the scores ({reason}): {describe_lacking(left_out, len(all_clips))}")
+    if emptied:
+        _note(f"counted as empty captions (--missing empty): {describe_lacking(emptied, len(all_clips))}")
     references = [clip.references for clip in clips]
     with _log_no_warnings():  # what is left out is said below, once
         scores = metrics.compute([clip.captions[0] for clip in clips], references)
         other_scores = metrics.compute([clip.captions[1] for clip in clips], references) if args.compare else None
     report = _build_report(scores, args.bootstrap)
-    report["missing_captions"] = {"rule": args.missing, "clips": [clip.file_name for clip in lacking]}
+    report["missing_captions"] = {
+        "left_out": [clip.file_name for clip in left_out],
+        "counted_as_empty": [clip.file_name for clip in emptied],
+    }
     if other_scores is not None:
         report["compared_with"] = str(args.compare)
         report["comparison"] = _compare(scores, other_scores, args.bootstrap)
@@ -283,8 +291,9 @@ def _format_table(report: dict, args: argparse.Namespace) -> str:
 
 def _format_missing(missing: dict) -> list[str]:
     """How many clips had no caption, where there are such."""
-    fate = "left out" if missing["rule"] == "skip" else "counted as empty captions"
-    return [f"clips without a caption: {len(missing['clips'])}, {fate}"] if missing["clips"] else []
+    return [
+        f"clips without a caption: {len(names)}, {fate.replace('_', ' ')}" for fate, names in missing.items() if names
+    ]
 
 
 def _format_comparison(name: str, row: dict, width: int) -> str:

@@ -152,7 +152,7 @@ def add_system(clips: list[Clip], others: list[CaptionRow], path: Path | str) ->
             clip.reason = f"in {path}: {(row.error or NO_CAPTION) if row else NO_PREDICTION}"
 
 
-def settle_missing(clips: list[Clip], rule: str) -> tuple[list[Clip], list[Clip], str]:
+def settle_missing(clips: list[Clip], rule: str) -> tuple[list[Clip], list[Clip], list[Clip]]:
     """Decide about clips for which a system has no caption.
 
     Args:
@@ -160,34 +160,38 @@ def settle_missing(clips: list[Clip], rule: str) -> tuple[list[Clip], list[Clip]
         rule: "skip" leaves them out for every system, "empty" gives them an empty caption if they have references,
             "error" refuses them.
     Returns:
-        the clips to score, those that had no caption, and a sentence about the latter, empty where there are none.
+        the clips to score, those left out, and those of the first that got an empty caption.
     Raises:
         ValueError: clips without a caption and the rule "error", or none are left to score.
     """
     lacking = [clip for clip in clips if None in clip.captions]
-    if not lacking:
-        return clips, [], ""
-    examples = ", ".join(
-        f"{clip.file_name or 'one without a name'} ({_shorten(clip.reason)})" for clip in lacking[:MAX_EXAMPLES]
-    )
-    examples += ", ..." if len(lacking) > MAX_EXAMPLES else ""
-    count = f"{len(lacking)} of {len(clips)} clips have no caption"
-    if rule == "error":
+    if lacking and rule == "error":
         raise ValueError(
-            f"{count}: {examples}; expected one for each. --missing skip leaves them out, --missing empty counts them "
-            "as empty captions."
+            f"{describe_lacking(lacking, len(clips))}; expected one for each. --missing skip leaves them out, "
+            "--missing empty counts them as empty captions."
         )
-    if rule == "skip":
-        kept = [clip for clip in clips if None not in clip.captions]
-        if not kept:
-            raise ValueError(f"{count}, which leaves none to score: {examples}.")
-        return kept, lacking, f"{count} and are left out of the scores: {examples}"
-    for clip in lacking:
+    left_out = [clip for clip in lacking if rule == "skip" or not clip.references]
+    if len(left_out) == len(clips):
+        raise ValueError(f"{describe_lacking(left_out, len(clips))}; expected one clip at least that every system has.")
+    ids_left_out = {id(clip) for clip in left_out}
+    emptied = [clip for clip in lacking if id(clip) not in ids_left_out]
+    for clip in emptied:
         clip.captions = ["" if caption is None else caption for caption in clip.captions]
-    kept = [clip for clip in clips if clip.references]
-    without_references = len(clips) - len(kept)
-    rest = f" ({without_references} without references, too, are left out)" if without_references else ""
-    return kept, lacking, f"{count} and count as empty captions{rest}: {examples}"
+    return [clip for clip in clips if id(clip) not in ids_left_out], left_out, emptied
+
+
+def describe_lacking(lacking: list[Clip], num_clips: int) -> str:
+    """Say how many clips have no caption, and why the first few have none.
+
+    Args:
+        lacking: the clips.
+        num_clips: of how many.
+    Returns:
+        a sentence without its full stop.
+    """
+    examples = [f"{clip.file_name or 'one without a name'} ({_shorten(clip.reason)})" for clip in lacking]
+    rest = ", ..." if len(lacking) > MAX_EXAMPLES else ""
+    return f"{len(lacking)} of {num_clips} clips have no caption: {', '.join(examples[:MAX_EXAMPLES])}{rest}"
 
 
 def _shorten(text: str) -> str:
