@@ -3,13 +3,14 @@
 import csv
 import json
 import math
+import os
 import random
 
 import numpy as np
 import pytest
 
 from enclap_hf.commands.score import main
-from enclap_hf.metrics import AudioCaptioningMetrics
+from enclap_hf.metrics import METRIC_SETS, AudioCaptioningMetrics
 from enclap_hf.metrics.significance import bootstrap_interval, paired_permutation_test
 
 CLIPS = [
@@ -82,14 +83,19 @@ def test_reference_clips_without_a_prediction_are_counted(predictions, tmp_path,
     path = write_csv(tmp_path / "more.csv", ["file_name", "caption_1", "caption_2"], rows)
     assert main([predictions, "--references", path, "--metrics", "fast"]) == 0
     output = capsys.readouterr()
-    assert "1 clips of" in output.err and "3 clips, 6 references" in output.out
+    assert (
+        "left out of the scores (--missing skip): 1 of 4 clips have no caption: other.wav (no prediction)" in output.err
+    )
+    assert "3 clips, 6 references" in output.out and "clips without a caption: 1, left out" in output.out
 
 
-def test_what_is_left_out_is_said_on_the_error_stream(predictions, references, monkeypatch, capsys):
+def test_what_is_left_out_is_said_on_the_error_stream(predictions, references, monkeypatch, capsys, caplog):
     monkeypatch.setenv("ENCLAP_JAVA", "no-such-java")
-    assert main([predictions, "--references", references]) == 0  # the default set: paper
+    assert main([predictions, "--references", references]) == 0
     output = capsys.readouterr()
-    assert "cider_d" in output.out and "meteor" not in output.out
+    assert all(name in output.out for name in ("metrics: standard", "bleu_4", "rouge_l", "cider_d"))
+    assert "meteor" not in output.out and output.err.count("left out") == 3, "meteor, spice and spider, once each"
+    assert not caplog.records, "a program's log goes to the terminal, too"
     assert (
         "left out: meteor: `ENCLAP_JAVA` is 'no-such-java'" in output.err
         and "left out: spider: needs spice" in output.err
@@ -139,21 +145,65 @@ def test_bad_files_get_one_clear_line_and_status_2(tmp_path, capsys, name, conte
 
 
 def test_bad_arguments_get_status_2(predictions, references, tmp_path, capsys):
+    few = write_csv(tmp_path / "few.csv", ["file", "caption"], [["rain.wav", "x"]])
     for arguments, message in [
-        (["--metrics", "best"], "expected a set (paper, dcase2023, dcase2024, fast, all)"),
+        (["--metrics", "best"], "expected a set (standard, paper, dcase2023, dcase2024, fast, all)"),
         (["--bootstrap", "-1"], "expected 0 for none"),
         (["--references", str(tmp_path / "nothing.csv")], "No such file"),
         (
-            ["--compare", write_csv(tmp_path / "few.csv", ["file", "caption"], [["rain.wav", "x"]])],
-            "has no prediction for",
+            ["--missing", "error", "--compare", few],
+            '2 of 3 clips have no caption: dog, "night".wav (in ' + few + ": no prediction)",
         ),
-        (["--compare", write_csv(tmp_path / "bare.csv", ["caption"], [["x"]])], "3 lines in"),
+        (["--compare", write_csv(tmp_path / "bare.csv", ["caption"], [["x"]])], "Got 3 predictions and 1 lines of"),
     ]:
         assert main([predictions, "--references", references, "--metrics", "fast", *arguments]) == 2
         assert message in capsys.readouterr().err
     few = write_csv(tmp_path / "few_references.csv", ["file_name", "caption_1"], [["rain.wav", "x"]])
     assert main([predictions, "--references", few, "--metrics", "fast"]) == 2
     assert "Got no references for 'dog, \"night\".wav'" in capsys.readouterr().err
+
+
+# --- outputs and the help ---
+
+
+@pytest.mark.parametrize("option", ["--per-clip", "--output"])
+def test_outputs_are_checked_before_anything_is_scored(predictions, references, tmp_path, capsys, monkeypatch, option):
+    monkeypatch.setattr(AudioCaptioningMetrics, "compute", lambda *_: pytest.fail("scored"))
+    other = {"--per-clip": "--output", "--output": "--per-clip"}[option]
+    same = str(tmp_path / "same.csv")
+    for arguments, message in [
+        ([option, str(tmp_path / "no" / "out.csv")], f"does not exist; make it first: mkdir -p {tmp_path / 'no'}"),
+        ([option, str(tmp_path)], "cannot be written"),
+        ([option, predictions], "another argument names too"),
+        ([option, references], "another argument names too"),
+        ([option, same, other, same], "another argument names too"),
+    ]:
+        assert main([predictions, "--references", references, *arguments]) == 2
+        line = capsys.readouterr().err
+        assert message in line and line.count("\n") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_the_right_to_write_is_refused(predictions, references, tmp_path, capsys):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert main([predictions, "--references", references, "--output", str(tmp_path / "locked" / "s.json")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_the_help_says_the_default_and_what_the_sets_hold(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0 and "(default: standard)" in text and "(default: skip)" in text
+    for name, metrics in METRIC_SETS.items():
+        assert f"{name} {', '.join(metrics)}" in text
+
+
+def test_sets_and_metrics_may_be_listed_together(predictions, references, tmp_path):
+    output = tmp_path / "scores.json"
+    arguments = ["--references", references, "--output", str(output)]
+    assert main([predictions, *arguments, "--metrics", "cider_d, fast"]) == 0
+    assert tuple(json.loads(output.read_text())["scores"]) == METRIC_SETS["fast"]
 
 
 # --- the statistics ---

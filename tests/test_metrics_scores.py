@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import enclap_hf
-from enclap_hf.metrics import METRIC_SETS, AudioCaptioningMetrics, cider_d, tokenize_ptb
+from enclap_hf.metrics import METRIC_SETS, METRICS_MODULE, AudioCaptioningMetrics, cider_d, tokenize_ptb
 from enclap_hf.metrics.bleu import compute_bleu
 from enclap_hf.metrics.cider import compute_cider_d
 from enclap_hf.metrics.rouge import compute_rouge_l, longest_common_subsequence
@@ -207,7 +208,27 @@ def test_strict_raises_for_a_missing_metric(monkeypatch):
         AudioCaptioningMetrics("meteor", strict=True).compute(["a"], [["a"]])
 
 
-@pytest.mark.parametrize("metrics", ["papers", ["cider"], []])
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        ("paper", ("paper", METRIC_SETS["paper"])),
+        (["paper"], ("paper", METRIC_SETS["paper"])),
+        ("meteor, bleu_1", ("custom", ("bleu_1", "meteor"))),
+        ("fast,meteor", ("custom", tuple(METRIC_SETS["fast"][:5] + ("meteor",) + METRIC_SETS["fast"][5:]))),
+        (["all", "paper"], ("custom", METRIC_SETS["all"])),
+    ],
+)
+def test_sets_and_metrics_may_be_mixed(metrics, expected):
+    chosen = AudioCaptioningMetrics(metrics)
+    assert (chosen.metric_set, chosen.metrics) == expected
+
+
+def test_the_standard_metrics_need_no_network():
+    networks = {"spider_fl", "sbert_similarity", "fluency_error_rate", "fense", "clap_similarity"}
+    assert AudioCaptioningMetrics().metrics == tuple(m for m in METRIC_SETS["all"] if m not in networks)
+
+
+@pytest.mark.parametrize("metrics", ["papers", "fast,", "fast,papers", ["cider"], []])
 def test_unknown_metrics_are_refused(metrics):
     with pytest.raises(ValueError, match="expected a set"):
         AudioCaptioningMetrics(metrics)
@@ -280,10 +301,10 @@ def test_fast_needs_nothing_but_numpy():
     assert float(result.stdout) == pytest.approx(2 / 3, abs=1e-8)
 
 
-def test_evaluate_loads_the_folder():
+def test_evaluate_loads_the_module(monkeypatch, tmp_path):
     evaluate = pytest.importorskip("evaluate")
-    folder = Path(enclap_hf.__path__[0]) / "metrics"
-    metric = evaluate.load(str(folder), "fast")
+    monkeypatch.chdir(tmp_path)
+    metric = evaluate.load(METRICS_MODULE, "fast")
     predictions, references = random_captions(5, 2)
     expected = AudioCaptioningMetrics("fast").compute(predictions, references)
     assert metric.compute(predictions=predictions, references=references)["cider_d"] == expected["cider_d"]
@@ -292,4 +313,35 @@ def test_evaluate_loads_the_folder():
     assert metric.compute()["bleu_4"] == expected["bleu_4"]
 
 
-# --- speed ---
+LOAD_INSTALLED = """
+    import evaluate
+    from enclap_hf.metrics import METRICS_MODULE
+    scores = evaluate.load(METRICS_MODULE, "fast").compute(predictions=["a dog barks"], references=[["a dog"]])
+    print(METRICS_MODULE, scores["bleu_1"])
+"""
+
+
+def test_evaluate_loads_the_module_of_an_installed_wheel(tmp_path):
+    pytest.importorskip("evaluate")
+    pytest.importorskip("setuptools", minversion="70.1")  # which makes wheels by itself
+    root = Path(enclap_hf.__path__[0]).parent
+    source, site, cwd = tmp_path / "source", tmp_path / "site", tmp_path / "elsewhere"
+    ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")  # the weights say nothing here
+    shutil.copytree(root / "enclap_hf", source / "enclap_hf", ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(root / name, source)
+    cwd.mkdir()
+    install = ["-m", "pip", "install", "--no-deps", "--no-build-isolation", "--quiet", "--target", str(site)]
+    subprocess.run([sys.executable, *install, str(source)], check=True, cwd=cwd, timeout=300)
+    environment = os.environ | {"PYTHONPATH": str(site), "HF_HOME": str(tmp_path / "cache")}
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LOAD_INSTALLED)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    folder, score = result.stdout.split()
+    assert folder == str(site / "enclap_hf" / "metrics") and float(score) == pytest.approx(2 / 3, abs=1e-8)

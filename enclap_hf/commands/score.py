@@ -7,35 +7,92 @@ enclap score mine.jsonl --compare theirs.jsonl --references captions.csv --boots
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
+import logging
+import os
 import sys
+import textwrap
 from pathlib import Path
 
 from ..metrics.audio_captioning_metrics import AudioCaptioningMetrics
-from ..metrics.caption_files import CaptionRow, check_names, match_references, read_caption_file
+from ..metrics.caption_files import read_caption_file
+from ..metrics.caption_matching import (
+    MISSING_RULES,
+    Clip,
+    add_system,
+    describe_lacking,
+    normalise_name,
+    pair_references,
+    read_predictions,
+    settle_missing,
+    take_own_references,
+)
 from ..metrics.caption_scores import CaptionScores
 from ..metrics.java_runtime import MetricUnavailableError
-from ..metrics.metric_sets import METRIC_SETS
+from ..metrics.metric_sets import DEFAULT_METRICS, METRIC_SETS
 from ..metrics.significance import POOLED_METRICS, bootstrap_interval, paired_permutation_test
 
 NUM_PERMUTATIONS = 10_000
 
 
+EXAMPLES = """examples:
+  enclap score captions.csv --references references.csv                   what is installed of the standard metrics
+  enclap score captions.csv --references references.csv --metrics paper   those of the paper
+  enclap score mine.csv --compare theirs.csv --references references.csv  two systems on the same clips"""
+
+
+def describe_sets() -> str:
+    """What each set of metrics holds and what the metrics need, for the help."""
+    lines = ["sets of metrics:"]
+    for name, metrics in METRIC_SETS.items():
+        lines += textwrap.wrap(", ".join(metrics), 100, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12)
+    needs = (
+        'meteor needs Java and pycocoevalcap: pip install "enclap-hf[metrics]". spice, and spider with it, also needs '
+        "CoreNLP 3.6.0 in the folder that ENCLAP_CORENLP names. fluency_error_rate, sbert_similarity, spider_fl and "
+        "fense fetch weights. clap_similarity needs audio and works from Python only. What cannot be computed is named "
+        "and left out; nothing stands in for it."
+    )
+    return "\n".join([*lines, "", *textwrap.wrap(needs, 110)])
+
+
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `enclap score`.
+    """Add the arguments of `enclap score`, and to its help what the sets of metrics hold.
 
     Args:
         parser: of the sub-command.
     """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{describe_sets()}\n\n{EXAMPLES}"
     parser.add_argument(
         "predictions",
         type=Path,
-        help="csv, jsonl or json with the columns file_name (or file) and candidate (or caption, prediction, text); "
-        "references may be there too, as caption_1, caption_2, ... or a list in `references`",
+        help="csv, jsonl or json with the columns file_name (or file) and candidate (or caption, prediction, text), as "
+        "`enclap caption --output` writes them; references may be there too, as caption_1, caption_2, ... or a list in "
+        "`references`",
     )
-    parser.add_argument("--references", type=Path, help="file with the references, matched by file name")
-    parser.add_argument("--metrics", default="paper", help=f"{', '.join(METRIC_SETS)}, or metrics parted by commas")
+    parser.add_argument(
+        "--references",
+        type=Path,
+        help="file with the references, matched by file name; folders that only one of the files names are passed over "
+        "where that leaves no choice",
+    )
+    parser.add_argument(
+        "--metrics",
+        default=DEFAULT_METRICS,
+        metavar="NAMES",
+        help="sets and metrics, with commas between them; the sets are listed below (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--missing",
+        choices=MISSING_RULES,
+        default="skip",
+        help="clips without a caption, failed ones and those that a file does not name: skip leaves them out and says "
+        "so, empty counts them as empty captions, error refuses them. An empty caption would score 0 for what the "
+        "model never said, so that is only done when asked for; where every clip must count, as beside published "
+        "figures, use error (default: %(default)s)",
+    )
     parser.add_argument("--per-clip", type=Path, metavar="OUT.csv", help="write one line of scores a clip")
     parser.add_argument(
         "--output", type=Path, metavar="OUT.json", help="write the corpus scores and how they came about"
@@ -72,75 +129,104 @@ def _score(args: argparse.Namespace) -> int:
     if args.bootstrap < 0:
         raise ValueError(f"Got --bootstrap {args.bootstrap}; expected 0 for none, or a number of samples such as 1000.")
     metrics = AudioCaptioningMetrics(
-        args.metrics if args.metrics in METRIC_SETS else [name.strip() for name in args.metrics.split(",")],
+        args.metrics,
         sentence_encoder=args.sentence_encoder,
         error_detector=args.error_detector,
         java_heap=args.java_heap,
         timeout_s=args.timeout,
     )
-    rows = _read_predictions(args.predictions)
-    references = _read_references(rows, args)
-    others = _align(rows, _read_predictions(args.compare), args) if args.compare else None
-    scores = metrics.compute([row.caption for row in rows], references)
+    _check_outputs(args)
+    all_clips = _read_clips(args)
+    clips, left_out, emptied = settle_missing(all_clips, args.missing)
+    reason = f"--missing {args.missing}" if args.missing == "skip" else "they have no references either"
+    if left_out:
+        _note(f"left out of the scores ({reason}): {describe_lacking(left_out, len(all_clips))}")
+    if emptied:
+        _note(f"counted as empty captions (--missing empty): {describe_lacking(emptied, len(all_clips))}")
+    references = [clip.references for clip in clips]
+    with _log_no_warnings():  # what is left out is said below, once
+        scores = metrics.compute([clip.captions[0] for clip in clips], references)
+        other_scores = metrics.compute([clip.captions[1] for clip in clips], references) if args.compare else None
     report = _build_report(scores, args.bootstrap)
-    if others is not None:
-        other_scores = metrics.compute([row.caption for row in others], references)
+    report["missing_captions"] = {
+        "left_out": [clip.file_name for clip in left_out],
+        "counted_as_empty": [clip.file_name for clip in emptied],
+    }
+    if other_scores is not None:
         report["compared_with"] = str(args.compare)
         report["comparison"] = _compare(scores, other_scores, args.bootstrap)
     print(_format_table(report, args))
     for name, reason in scores.missing.items():
         print(f"left out: {name}: {reason}", file=sys.stderr)
     if args.per_clip:
-        _write_per_clip(args.per_clip, rows, scores)
+        _write_per_clip(args.per_clip, clips, scores)
     if args.output:
         args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0 if scores.corpus else 1
 
 
-def _read_predictions(path: Path) -> list[CaptionRow]:
-    """Rows of a file of predictions."""
-    rows = read_caption_file(path)
-    check_names(rows, path)
-    return rows
+@contextlib.contextmanager
+def _log_no_warnings():
+    """Keep the metrics' own warnings off the terminal."""
+    logger = logging.getLogger("enclap_hf.metrics")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
-def _read_references(rows: list[CaptionRow], args: argparse.Namespace) -> list[list[str]]:
-    """References of every prediction, from their own file or from the predictions' file."""
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse outputs that could not be written, or would replace an input, before an hour of scoring."""
+    outputs = {"--per-clip": args.per_clip, "--output": args.output}
+    taken = {path.resolve(): path for path in (args.predictions, args.references, args.compare) if path}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise ValueError(f"The folder of {option} {path} does not exist; make it first: mkdir -p {path.parent}")
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ValueError(f"Got {option} {path}, which cannot be written; expected a file in a folder of yours.")
+        if path.resolve() in taken:
+            raise ValueError(f"Got {option} {path}, which another argument names too; expected a file of its own.")
+        taken[path.resolve()] = path
+
+
+def _read_clips(args: argparse.Namespace) -> list[Clip]:
+    """Every clip with its references and the captions of all systems."""
+    rows = read_predictions(args.predictions)
     if args.references is None:
-        if not all(row.references for row in rows):
-            raise ValueError(
-                f"Got no references for a clip of {args.predictions}; expected caption_1, caption_2, ... there, or "
-                "a file as --references."
-            )
-        return [row.references for row in rows]
-    reference_rows = read_caption_file(args.references)
-    references = match_references(rows, reference_rows)
-    unused = {row.file_name for row in reference_rows} - {row.file_name for row in rows} - {None}
-    if unused:
-        print(f"note: {len(unused)} clips of {args.references} have no prediction and are not scored", file=sys.stderr)
-    return references
+        clips = take_own_references(rows, args.predictions)
+    else:
+        clips = pair_references(rows, read_caption_file(args.references))
+        _note_other_folders(clips)
+    if args.compare:
+        add_system(clips, read_predictions(args.compare), args.compare)
+    for system, path in enumerate([args.predictions] + [args.compare] * bool(args.compare)):
+        num_empty = sum(clip.captions[system] is not None and not clip.captions[system].strip() for clip in clips)
+        if num_empty:
+            _note(f"{num_empty} captions of {path} are empty, and are scored as empty captions")
+    return clips
 
 
-def _align(rows: list[CaptionRow], others: list[CaptionRow], args: argparse.Namespace) -> list[CaptionRow]:
-    """The other system's rows in the order of the first one's."""
-    if all(row.file_name is not None for row in [*rows, *others]):
-        by_name = {row.file_name: row for row in others}
-        for row in rows:
-            if row.file_name not in by_name:
-                raise ValueError(
-                    f"{args.compare} has no prediction for {row.file_name!r}; expected the same clips in both."
-                )
-        if len(others) != len(rows):
-            raise ValueError(
-                f"Got {len(rows)} clips in {args.predictions} and {len(others)} in {args.compare}; expected the same."
-            )
-        return [by_name[row.file_name] for row in rows]
-    if len(rows) != len(others):
-        raise ValueError(
-            f"Got {len(rows)} lines in {args.predictions} and {len(others)} in {args.compare}; expected the same clips "
-            "in the same order, or file names in both."
+def _note_other_folders(clips: list[Clip]) -> None:
+    """Say which names were matched although they differ."""
+    differing = [
+        clip
+        for clip in clips
+        if clip.reference_name and normalise_name(clip.reference_name) != normalise_name(clip.file_name or "")
+    ]
+    if differing and differing[0].file_name:
+        _note(
+            f"{len(differing)} clips are matched without the folders that only one file names, such as "
+            f"{differing[0].file_name!r} with {differing[0].reference_name!r}"
         )
-    return others
+
+
+def _note(text: str) -> None:
+    """Say what a reader of the scores has to know, on the error stream."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 def _build_report(scores: CaptionScores, num_samples: int) -> dict:
@@ -177,6 +263,7 @@ def _format_table(report: dict, args: argparse.Namespace) -> str:
     """The table that is printed."""
     lines = [
         f"{report['num_clips']} clips, {report['num_references']} references, metrics: {report['metric_set']}",
+        *_format_missing(report["missing_captions"]),
         f"tokenizer: {report['tokenizer']}",
         "versions: " + ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
         "",
@@ -202,6 +289,13 @@ def _format_table(report: dict, args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def _format_missing(missing: dict) -> list[str]:
+    """How many clips had no caption, where there are such."""
+    return [
+        f"clips without a caption: {len(names)}, {fate.replace('_', ' ')}" for fate, names in missing.items() if names
+    ]
+
+
 def _format_comparison(name: str, row: dict, width: int) -> str:
     """One line of the comparison."""
     line = f"{name:<{width}}  {row['score']:>9.4f}  {row['other']:>9.4f}"
@@ -211,13 +305,13 @@ def _format_comparison(name: str, row: dict, width: int) -> str:
     return line
 
 
-def _write_per_clip(path: Path, rows: list[CaptionRow], scores: CaptionScores) -> None:
+def _write_per_clip(path: Path, clips: list[Clip], scores: CaptionScores) -> None:
     """Write one line a clip."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file_name", "candidate", *scores.per_clip])
-        for row, *values in zip(rows, *scores.per_clip.values(), strict=True):
-            writer.writerow([row.file_name or "", row.caption, *values])
+        for clip, *values in zip(clips, *scores.per_clip.values(), strict=True):
+            writer.writerow([clip.file_name or "", clip.captions[0], *values])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,12 +5,16 @@
     scores = AudioCaptioningMetrics("fast").compute(predictions=["a dog barks"], references=[["a dog is barking"]])
 
 Importing this package loads nothing but the standard library: numpy, torch and Java come in when a metric needs them.
-This directory is also an `evaluate` module: `evaluate.load("<path of enclap_hf/metrics>", "paper")`.
+This directory is also an `evaluate` module: `evaluate.load(METRICS_MODULE, "paper")`.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+
+# For `evaluate.load`, from any folder.
+METRICS_MODULE = os.path.dirname(os.path.abspath(__file__))
 
 _EXPORTS = {
     "AudioCaptioningMetrics": "audio_captioning_metrics",
@@ -20,7 +24,7 @@ _EXPORTS = {
     "tokenize_ptb": "ptb_tokenizer",
 }
 
-__all__ = sorted(_EXPORTS)
+__all__ = sorted([*_EXPORTS, "METRICS_MODULE"])
 
 
 def __getattr__(name: str):

@@ -13,7 +13,7 @@ from ..version import __version__
 from .caption_checks import check_captions
 from .caption_scores import CaptionScores
 from .java_runtime import MetricUnavailableError, find_java, java_version
-from .metric_sets import PARTS, resolve_metrics
+from .metric_sets import DEFAULT_METRICS, PARTS, resolve_metrics
 from .ptb_tokenizer import tokenize_ptb
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class AudioCaptioningMetrics:
     its place.
 
     Args:
-        metrics: a set (`paper`, `dcase2023`, `dcase2024`, `fast`, `all`) or names of metrics.
+        metrics: sets (the keys of `METRIC_SETS`) and names of metrics, one or several.
         sentence_encoder: folder or Hub name of FENSE's sentence encoder.
         error_detector: name or checkpoint of FENSE's fluency error detector.
         clap: folder or Hub name of a `ClapModel`, or a function from captions to embeddings, for `clap_similarity`.
@@ -44,7 +44,7 @@ class AudioCaptioningMetrics:
 
     def __init__(
         self,
-        metrics: str | Iterable[str] = "paper",
+        metrics: str | Iterable[str] = DEFAULT_METRICS,
         *,
         sentence_encoder: str | None = None,
         error_detector: str | None = None,

@@ -16,11 +16,12 @@ _NUMBERED_CAPTION = re.compile(r"caption_\d+")
 
 @dataclass
 class CaptionRow:
-    """One clip of a file: its name, its caption, and its references where the file has them."""
+    """One clip of a file: its name, its caption, its references where the file has them, and why it has no caption."""
 
     file_name: str | None
     caption: str | None
     references: list[str] = field(default_factory=list)
+    error: str | None = None
 
 
 def read_caption_file(path: Path | str) -> list[CaptionRow]:
@@ -29,9 +30,11 @@ def read_caption_file(path: Path | str) -> list[CaptionRow]:
     Args:
         path: .csv with a header, .jsonl with one object a line, or .json with a list of objects. Columns: `file_name`
             or `file` or `file_path`; `candidate`, `caption`, `prediction` or `text`; references as `caption_1`,
-            `caption_2`, ... or as a list in `references`. Empty reference cells are passed over.
+            `caption_2`, ... or as a list in `references`; `error` of a recording that could not be captioned. Empty
+            reference cells are passed over.
     Returns:
-        one row a line, in the file's order.
+        one row a line, in the file's order. The caption is None for a JSON null, and beside an error where it is empty
+        or left out.
     Raises:
         ValueError: another kind of file, no such columns, a line that cannot be read, or no lines.
         OSError: no such file.
@@ -51,62 +54,6 @@ def read_caption_file(path: Path | str) -> list[CaptionRow]:
     return [_to_row(record, f"{path}, line {line}") for line, record in records]
 
 
-def match_references(predictions: list[CaptionRow], references: list[CaptionRow]) -> list[list[str]]:
-    """Find the references of every prediction.
-
-    Args:
-        predictions: rows with captions.
-        references: rows of the reference file; several rows with one file name add up.
-    Returns:
-        for each prediction, its references.
-    Raises:
-        ValueError: a prediction without references, or rows without names that cannot be matched by order.
-    """
-    if any(row.file_name is None for row in [*predictions, *references]):
-        if len(predictions) != len(references):
-            raise ValueError(
-                f"Got {len(predictions)} predictions and {len(references)} reference lines without names; expected "
-                f"the same number, or a column {' or '.join(FILE_COLUMNS)} in both."
-            )
-        return [_references_of(row) for row in references]
-    by_name: dict[str, list[str]] = {}
-    for row in references:
-        by_name.setdefault(row.file_name, []).extend(_references_of(row))
-    for row in predictions:
-        if row.file_name not in by_name:
-            raise ValueError(
-                f"Got no references for {row.file_name!r}; expected that file name among the {len(by_name)} of the "
-                "reference file. Names have to agree letter by letter."
-            )
-    return [by_name[row.file_name] for row in predictions]
-
-
-def check_names(rows: list[CaptionRow], path: Path | str) -> None:
-    """Check that predictions have a caption each, and no file twice.
-
-    Args:
-        rows: of a file of predictions.
-        path: the file's name, for messages.
-    Raises:
-        ValueError: a row without a caption column, or a file name that comes again.
-    """
-    seen: set[str] = set()
-    for row in rows:
-        if row.caption is None:
-            raise ValueError(f"{path} has no column for the captions; expected one of {', '.join(CAPTION_COLUMNS)}.")
-        if row.file_name is not None:
-            if row.file_name in seen:
-                raise ValueError(f"{path} has two predictions for {row.file_name!r}; expected one a clip.")
-            seen.add(row.file_name)
-
-
-def _references_of(row: CaptionRow) -> list[str]:
-    """References of a row; a reference file may also have one caption a row."""
-    if row.references:
-        return row.references
-    return [row.caption] if row.caption else []
-
-
 def _to_row(record: dict, place: str) -> CaptionRow:
     """Sort one record's columns."""
     file_name = next((record[name] for name in FILE_COLUMNS if record.get(name)), None)
@@ -124,12 +71,16 @@ def _to_row(record: dict, place: str) -> CaptionRow:
     for text in [caption, *references]:
         if not (text is None or isinstance(text, str)):
             raise ValueError(f"{place}: got {text!r} where a caption should be; expected a string.")
-    if caption is None and not references:
+    error = record.get("error") or None
+    if error is not None and not caption:
+        caption = None  # csv has an empty cell there, jsonl no key
+    elif not references and not any(name in record for name in CAPTION_COLUMNS):
         raise ValueError(
             f"{place}: got the columns {', '.join(map(str, record))}; expected a caption in one of "
             f"{', '.join(CAPTION_COLUMNS)}, or references in caption_1, caption_2, ... or `references`."
         )
-    return CaptionRow(None if file_name is None else str(file_name), caption, references)
+    name = None if file_name is None else str(file_name)
+    return CaptionRow(name, caption, references, None if error is None else " ".join(str(error).split()))
 
 
 def _read_csv(path: Path) -> Iterable[tuple[int, dict]]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 FAST = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "vocabulary", "mean_length")
+STANDARD = (
+    *("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "meteor", "cider_d", "spice", "spider"),
+    *("vocabulary", "mean_length"),
+)
 PAPER = ("meteor", "cider_d", "spice", "spider")
 DCASE2023 = ("meteor", "cider_d", "spice", "spider", "spider_fl", "fluency_error_rate")
 DCASE2024 = (*DCASE2023, "sbert_similarity", "fense", "vocabulary")
@@ -28,13 +32,17 @@ METRIC_NAMES = (
     "mean_length",
 )
 
+# `standard` is all that needs no network: without extras it still says something, and it loads no weights.
 METRIC_SETS: dict[str, tuple[str, ...]] = {
+    "standard": STANDARD,
     "paper": PAPER,
     "dcase2023": DCASE2023,
     "dcase2024": DCASE2024,
     "fast": FAST,
     "all": METRIC_NAMES,
 }
+
+DEFAULT_METRICS = "standard"
 
 # Made of other metrics' per-clip scores.
 PARTS = {
@@ -45,24 +53,25 @@ PARTS = {
 
 
 def resolve_metrics(metrics: str | Iterable[str]) -> tuple[str, tuple[str, ...]]:
-    """Turn the name of a set, or names of metrics, into a list of metrics.
+    """Turn names of sets and of metrics into a list of metrics.
 
     Args:
-        metrics: a set's name, a metric's name, or several metrics' names.
+        metrics: a set's or a metric's name, several of them in one string with commas, or a list of names.
     Returns:
-        the set's name ("custom" for a list), and the metrics in the order of a table.
+        the set's name ("custom" for more than a set), and the metrics in the order of a table.
     Raises:
         ValueError: a name that is neither.
     """
-    if isinstance(metrics, str) and metrics in METRIC_SETS:
-        return metrics, METRIC_SETS[metrics]
-    wanted = [metrics] if isinstance(metrics, str) else list(metrics)
+    wanted = [name.strip() for name in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
     for name in wanted:
-        if name not in METRIC_NAMES:
+        if name not in METRIC_SETS and name not in METRIC_NAMES:
             raise ValueError(
                 f"Got the metric {name!r}; expected a set ({', '.join(METRIC_SETS)}) or metrics "
                 f"({', '.join(METRIC_NAMES)})."
             )
     if not wanted:
         raise ValueError(f"Got no metrics; expected a set, one of {', '.join(METRIC_SETS)}.")
-    return "custom", tuple(name for name in METRIC_NAMES if name in wanted)
+    if len(wanted) == 1 and wanted[0] in METRIC_SETS:
+        return wanted[0], METRIC_SETS[wanted[0]]
+    chosen = {part for name in wanted for part in METRIC_SETS.get(name, (name,))}
+    return "custom", tuple(name for name in METRIC_NAMES if name in chosen)

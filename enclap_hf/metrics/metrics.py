@@ -1,8 +1,9 @@
 """The metrics as an `evaluate` module.
 
 import evaluate
+from enclap_hf.metrics import METRICS_MODULE
 
-metric = evaluate.load("<path of enclap_hf/metrics>", "paper")
+metric = evaluate.load(METRICS_MODULE, "paper")
 metric.compute(predictions=["a dog barks"], references=[["a dog is barking", "barking of a dog"]])
 """
 
@@ -10,6 +11,7 @@ import datasets
 import evaluate
 
 from enclap_hf.metrics import METRIC_SETS, AudioCaptioningMetrics
+from enclap_hf.metrics.metric_sets import DEFAULT_METRICS
 
 _DESCRIPTION = (
     "Audio captioning metrics that agree with the published ones: BLEU, ROUGE-L, METEOR 1.5, CIDEr-D, SPICE, SPIDEr, "
@@ -41,7 +43,7 @@ class Metrics(evaluate.Metric):
         self._settings = {name: kwargs.pop(name) for name in names if name in kwargs}
         if "cache_folder" in self._settings:  # evaluate has a `cache_dir` of its own
             self._settings["cache_dir"] = self._settings.pop("cache_folder")
-        super().__init__(config_name=config_name or "paper", **kwargs)
+        super().__init__(config_name=config_name or DEFAULT_METRICS, **kwargs)
 
     def _info(self):
         return evaluate.MetricInfo(
