@@ -253,7 +253,7 @@ def test_resuming_another_commands_file_is_refused_and_leaves_it(capsys, recordi
         (["--output", "no/such/folder/captions.csv"], "mkdir -p"),
         (["--batch-size", "0"], "at least 1"),
         (["--num-beams", "two"], "at least 1"),
-        (["--num-workers", "-1"], "at least 1"),
+        (["--num-workers", "-1"], "at least 0"),
     ],
 )
 def test_usage_that_cannot_work_is_explained(capsys, recordings, arguments, said):
