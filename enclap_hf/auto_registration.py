@@ -89,6 +89,7 @@ def _register_all() -> None:
         AutoProcessor,
     )
 
+    from . import DEFAULT_MODEL
     from .configuration_enclap import EnClapConfig
     from .feature_extraction_enclap import EnClapFeatureExtractor
     from .modeling_enclap import EnClapForConditionalGeneration, EnClapModel
@@ -101,7 +102,7 @@ def _register_all() -> None:
     AutoModelForSpeechSeq2Seq.register(EnClapConfig, EnClapForConditionalGeneration, exist_ok=True)
     AutoFeatureExtractor.register(EnClapConfig, EnClapFeatureExtractor, exist_ok=True)
     AutoProcessor.register(EnClapConfig, EnClapProcessor, exist_ok=True)
-    register_audio_captioning()
+    register_audio_captioning(DEFAULT_MODEL)
 
 
 def _arrange(module) -> None:
