@@ -7,7 +7,11 @@ the registries of transformers, once they exist, register EnCLAP the first time 
 import importlib
 import importlib.abc
 import importlib.util
+import os
 import sys
+
+# The model inside the package: a complete repository that knows synthesised sounds.
+DEFAULT_MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "default_model")
 
 # Modules of transformers, and the registries in them: objects that look names up in one of their dicts.
 REGISTRIES = {
@@ -89,7 +93,6 @@ def _register_all() -> None:
         AutoProcessor,
     )
 
-    from . import DEFAULT_MODEL
     from .configuration_enclap import EnClapConfig
     from .feature_extraction_enclap import EnClapFeatureExtractor
     from .modeling_enclap import EnClapForConditionalGeneration, EnClapModel
