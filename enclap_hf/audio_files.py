@@ -39,15 +39,21 @@ def read_duration_s(path: str) -> float:
     if not os.path.isfile(path):  # a pipe could be read only once
         return 0.0
     try:
-        return soundfile.info(path).duration
+        with open(path, "rb") as file:  # by itself soundfile opens no name that is not UTF-8
+            return soundfile.info(file).duration
     except (OSError, soundfile.SoundFileError):
-        pass
+        return _read_duration_with_av_s(path)
+
+
+def _read_duration_with_av_s(path: str) -> float:
+    """The same for what soundfile cannot open."""
     try:
         import av
     except ImportError:
         return 0.0
+    options = {"options": {"format_whitelist": AV_FORMATS}, "metadata_errors": "replace"}
     try:
-        with av.open(path, options={"format_whitelist": AV_FORMATS}, metadata_errors="replace") as container:
+        with open(path, "rb") as file, av.open(file, **options) as container:
             return (container.duration or 0) / av.time_base
     except (OSError, av.error.FFmpegError):
         return 0.0

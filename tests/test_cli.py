@@ -272,6 +272,23 @@ def test_any_file_name_can_be_resumed(capsys, tmp_path, extension, name):
     assert read_rows(output)[0]["file_name"] == str(tmp_path / "in" / name)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+@pytest.mark.parametrize("extension", ["csv", "jsonl"])
+def test_a_file_name_that_is_no_utf8_stops_nothing(capsys, tmp_path, captioner, monkeypatch, extension):
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    soundfile.write("z.wav", make_clip(0.3), RATE)
+    os.rename("z.wav", b"z\xff.wav")
+    Path("empty\udcff.wav").touch()
+    output = tmp_path / f"captions.{extension}"
+    assert run(capsys, ".", "--output", str(output))[0] == 1
+    rows = read_rows(output)
+    assert [row["file_name"] for row in rows] == [r"in/empty\udcff.wav", r"in/z\udcff.wav"]
+    status, _, err = run(capsys, "z\udcff.wav", "--output", str(output), "--resume")
+    assert status == 0 and "1 of 1" in err[0] and len(read_rows(output)) == 1
+    assert run(capsys, "z\udcff.wav")[1] == ["z\\udcff.wav\t" + caption_of(captioner, "z\udcff.wav")]
+
+
 def test_an_existing_output_is_refused_unless_it_may_be_replaced(capsys, recordings, tmp_path):
     output = tmp_path / "captions.csv"
     output.write_text("precious\n")

@@ -82,8 +82,9 @@ def run_caption(args: argparse.Namespace) -> int:
             keep_captioned(args.output, captioned)
     num_unreadable = write_captions(args, waiting, caption)
     if args.output:
-        kept = f"; {num_unreadable} could not be read" if num_unreadable else ""
-        print(f"Captioned {len(waiting) - num_unreadable} recordings into {args.output}{kept}.", file=sys.stderr)
+        captioned = count_recordings(len(waiting) - num_unreadable)
+        failed = f"; {num_unreadable} could not be read" if num_unreadable else ""
+        print(f"Captioned {captioned} into {args.output}{failed}.", file=sys.stderr)
     return 1 if num_failed or num_unreadable else 0
 
 
@@ -98,6 +99,11 @@ def find_recordings(arguments: list[str]) -> tuple[list[str], int]:
             num_failed += 1
             complain(error)
     return list(found.values()), num_failed
+
+
+def count_recordings(number: int) -> str:
+    """A number of recordings in words."""
+    return "1 recording" if number == 1 else f"{number} recordings"
 
 
 def complain(error: Exception) -> int:
@@ -183,9 +189,9 @@ def write_captions(args: argparse.Namespace, paths: list[str], caption) -> int:
                 num_long += duration_s > longest_s
             write_rows(path, result)
     if num_long:
-        long = "1 recording is" if num_long == 1 else f"{num_long} recordings are"
+        long = f"{count_recordings(num_long)} {'is' if num_long == 1 else 'are'} longer"
         print(
-            f"{long} longer than the {longest_s:.1f} s that the model's codes cover: cut long recordings into pieces.",
+            f"{long} than the {longest_s:.1f} s that the model's codes cover: cut long recordings into pieces.",
             file=sys.stderr,
         )
     return num_failed

@@ -77,7 +77,12 @@ def keep_captioned(output: str, rows: list[dict]) -> None:
 
 def identify(path: str, folder: str) -> str:
     """What tells recordings apart, for a path relative to `folder`."""
-    return path if is_url(path) else os.path.abspath(os.path.join(folder, path))
+    return path if is_url(path) else printable(os.path.abspath(os.path.join(folder, path)))
+
+
+def printable(text: str) -> str:
+    """Text as UTF-8 can hold it: bytes of a file name that are none become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def name_in_output(path: str, output: str) -> str:
@@ -121,10 +126,10 @@ def open_writer(output: str | None) -> Iterator[Callable[[str, dict | list[dict]
 def make_rows(path: str, result: dict | list[dict]) -> list[dict]:
     """Rows of one recording: one per caption, best first, or one with the reason that there is none."""
     results = result if isinstance(result, list) else [result]
-    rows = []
+    path, rows = printable(path), []
     for entry in results:
         if entry["text"] is None:
-            rows.append({"file_name": path, "error": entry["error"]})
+            rows.append({"file_name": path, "error": printable(entry["error"])})
         else:
             rows.append({"file_name": path, "caption": entry["text"]})
             if "score" in entry:
@@ -137,4 +142,4 @@ def print_row(path: str, result: dict | list[dict]) -> None:
     for row in make_rows(path, result):
         if "caption" in row:
             score = f"{row['score']:.3f}\t" if "score" in row else ""
-            print(f"{path}\t{score}{row['caption']}", flush=True)
+            print(f"{row['file_name']}\t{score}{row['caption']}", flush=True)
