@@ -5,13 +5,9 @@ Public names are loaded when first used, so that `import enclap_hf` stays light.
 """
 
 import importlib
-import os
 
-from .auto_registration import register_with_transformers
+from .auto_registration import DEFAULT_MODEL, register_with_transformers
 from .version import __version__
-
-# The model inside the package: a complete repository that knows synthesised sounds.
-DEFAULT_MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "default_model")
 
 _MODULE_OF_NAME = {
     "AudioCaptioningMetrics": "metrics",

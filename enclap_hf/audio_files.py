@@ -1,11 +1,11 @@
-"""Finds the audio files that paths, folders and patterns stand for."""
+"""Finds the audio files that paths, folders and patterns stand for, and reads how long they are."""
 
 import glob
 import os
 import re
 from collections.abc import Iterable
 
-from .audio_loading import AUDIO_EXTENSIONS, audio_error, expand_home, is_url
+from .audio_loading import AUDIO_EXTENSIONS, AV_FORMATS, audio_error, expand_home, is_url
 
 
 def find_audio_files(paths: Iterable[str | os.PathLike]) -> list[str]:
@@ -30,6 +30,33 @@ def find_audio_files(paths: Iterable[str | os.PathLike]) -> list[str]:
         for file in _expand_path(os.fspath(path)):
             found.setdefault(os.path.abspath(file), file)
     return list(found.values())
+
+
+def read_duration_s(path: str) -> float:
+    """Seconds that a file's header states, without decoding it; 0 where none can be read."""
+    import soundfile
+
+    if not os.path.isfile(path):  # a pipe could be read only once
+        return 0.0
+    try:
+        with open(path, "rb") as file:  # by itself soundfile opens no name that is not UTF-8
+            return soundfile.info(file).duration
+    except (OSError, soundfile.SoundFileError):
+        return _read_duration_with_av_s(path)
+
+
+def _read_duration_with_av_s(path: str) -> float:
+    """The same for what soundfile cannot open."""
+    try:
+        import av
+    except ImportError:
+        return 0.0
+    options = {"options": {"format_whitelist": AV_FORMATS}, "metadata_errors": "replace"}
+    try:
+        with open(path, "rb") as file, av.open(file, **options) as container:
+            return (container.duration or 0) / av.time_base
+    except (OSError, av.error.FFmpegError):
+        return 0.0
 
 
 def _expand_path(path: str) -> list[str]:

@@ -45,7 +45,7 @@ AUDIO_EXTENSIONS = SOUNDFILE_EXTENSIONS + AV_EXTENSIONS
 
 # Only these demuxers may open a file. ffmpeg also knows playlists (m3u8, ffconcat), and a playlist in disguise would
 # make it read other files and addresses.
-_AV_FORMATS = "mov,matroska,aac,ac3,eac3,amr,asf,avi,flv,mpeg,mpegts,wav,w64,aiff,caf,au,mp3,ogg,flac,ape,wv,tta"
+AV_FORMATS = "mov,matroska,aac,ac3,eac3,amr,asf,avi,flv,mpeg,mpegts,wav,w64,aiff,caf,au,mp3,ogg,flac,ape,wv,tta"
 _SOUNDFILE_MAGIC = (b"RIFF", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b"ID3", b"caff", b".snd")
 _AV_INSTALL = 'pip install "enclap-hf[av]"'
 
@@ -413,7 +413,7 @@ def _decode_with_av(
     mono = None
     try:
         # Titles in an old encoding must not stop the sound from being read.
-        with av.open(file, options={"format_whitelist": _AV_FORMATS}, metadata_errors="replace") as container:
+        with av.open(file, options={"format_whitelist": AV_FORMATS}, metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise audio_error(label, "it has no audio track.", "Pass a file with sound.")
             for frame in container.decode(audio=0):

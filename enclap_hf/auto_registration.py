@@ -7,7 +7,11 @@ the registries of transformers, once they exist, register EnCLAP the first time 
 import importlib
 import importlib.abc
 import importlib.util
+import os
 import sys
+
+# The model inside the package: a complete repository that knows synthesised sounds.
+DEFAULT_MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "default_model")
 
 # Modules of transformers, and the registries in them: objects that look names up in one of their dicts.
 REGISTRIES = {
@@ -101,7 +105,7 @@ def _register_all() -> None:
     AutoModelForSpeechSeq2Seq.register(EnClapConfig, EnClapForConditionalGeneration, exist_ok=True)
     AutoFeatureExtractor.register(EnClapConfig, EnClapFeatureExtractor, exist_ok=True)
     AutoProcessor.register(EnClapConfig, EnClapProcessor, exist_ok=True)
-    register_audio_captioning()
+    register_audio_captioning(DEFAULT_MODEL)
 
 
 def _arrange(module) -> None:

@@ -49,16 +49,17 @@ def add_score_command(commands) -> None:
 
 
 def add_scenes_command(commands) -> None:
-    """`enclap scenes`: the arguments are those of `python -m enclap_hf.sound_scenes`."""
+    """`enclap scenes`."""
+    from .sound_scenes import scene_files
 
-    def run(args: argparse.Namespace) -> int:
-        from .sound_scenes import main as write_scenes
-
-        return write_scenes(args.scene_arguments) or 0
-
-    parser = commands.add_parser("scenes", help="write synthesised sound scenes with captions", add_help=False)
-    parser.add_argument("scene_arguments", nargs=argparse.REMAINDER)
-    parser.set_defaults(run=run)
+    parser = commands.add_parser(
+        "scenes",
+        help="write synthesised sound scenes with captions",
+        description=scene_files.DESCRIPTION,
+        epilog=scene_files.EXAMPLE,
+    )
+    scene_files.add_scene_arguments(parser)
+    parser.set_defaults(run=scene_files.run_scenes)
 
 
 def add_convert_command(commands) -> None:

@@ -153,8 +153,13 @@ def push_repository(folder: str, repo_id: str, **upload) -> CommitInfo:
         return _upload(copy, repo_id, **upload)
 
 
-def find_missing_parts(folder: str) -> list[str]:
-    """What a folder lacks to be a complete repository, apart from code: a phrase for each part."""
+def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
+    """What a folder lacks to be a complete repository, apart from code: a phrase for each part.
+
+    Args:
+        folder: to look into.
+        on_this_machine: True accepts encoders in another place on this machine, as a Trainer's checkpoint has them.
+    """
     if not os.path.isdir(folder):
         return ["everything: there is no such folder"]
     missing = [] if _has_model(folder) else ["the model (config.json, model.safetensors)"]
@@ -167,7 +172,11 @@ def find_missing_parts(folder: str) -> list[str]:
     for name in ("codec", "clap"):
         source = processor.get(f"{name}_source") or {"subfolder": name}
         place = source.get("repo_id", "")
-        if os.path.isabs(place):
+        if os.path.isabs(place) and on_this_machine:
+            place = os.path.join(place, source.get("subfolder", ""))
+            if not os.path.isdir(place):
+                missing.append(f"{name} (the processor refers to {place}, which does not exist)")
+        elif os.path.isabs(place):
             missing.append(f"{name}/ (the processor refers to {place}, a place on this machine)")
         elif not place and not _has_model(os.path.join(folder, source["subfolder"])):
             missing.append(f"{source['subfolder']}/ (config.json, model.safetensors)")

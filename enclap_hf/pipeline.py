@@ -48,7 +48,7 @@ class AudioCaptioningPipeline(Pipeline):
     Example:
         >>> from transformers import pipeline
         >>> import enclap_hf
-        >>> caption = pipeline("audio-captioning", model=enclap_hf.DEFAULT_MODEL)
+        >>> caption = pipeline("audio-captioning", model=enclap_hf.DEFAULT_MODEL)  # the model where none is passed
     """
 
     _load_processor = True
@@ -167,12 +167,20 @@ class AudioCaptioningPipeline(Pipeline):
         return self.model.push_to_hub(repo_id, processor=self.processor, **kwargs)
 
 
-def register_audio_captioning() -> None:
-    """Make `pipeline("audio-captioning")` known to transformers."""
+def register_audio_captioning(default_model: str) -> None:
+    """Make `pipeline("audio-captioning")` known to transformers.
+
+    Args:
+        default_model: folder or Hub name of what it loads where no model is passed.
+    """
     from transformers import AutoModelForSeq2SeqLM
     from transformers.pipelines import PIPELINE_REGISTRY
 
     if TASK not in PIPELINE_REGISTRY.get_supported_tasks():
         PIPELINE_REGISTRY.register_pipeline(
-            TASK, pipeline_class=AudioCaptioningPipeline, pt_model=AutoModelForSeq2SeqLM, type="audio"
+            TASK,
+            pipeline_class=AudioCaptioningPipeline,
+            pt_model=AutoModelForSeq2SeqLM,
+            default={"model": (default_model, None)},  # and its revision
+            type="audio",
         )

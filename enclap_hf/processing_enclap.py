@@ -119,6 +119,14 @@ class EnClapProcessor(ProcessorMixin):
         own = {key: self._location[key] for key in ("repo_id", "revision") if key in self._location}
         return {**own, **source}
 
+    def _source_seen_from(self, folder: str | os.PathLike, name: str) -> dict:
+        """Where an encoder is, as a processor in `folder` says it, so that a folder that holds it can be moved."""
+        source = self._resolved_source(name)
+        place = source["repo_id"]
+        if os.path.isabs(place) and os.path.realpath(place) == os.path.realpath(folder):
+            return {"subfolder": source["subfolder"]} if "subfolder" in source else source
+        return source
+
     def _loading_arguments(self, name: str) -> dict:
         """Keyword arguments of the encoder's `from_pretrained`."""
         arguments = self._resolved_source(name)
@@ -216,8 +224,9 @@ class EnClapProcessor(ProcessorMixin):
         Args:
             save_directory: made when missing.
             include_encoders: True writes both encoders into `codec/` and `clap/`, which makes the directory
-                self-contained; False writes references to where they are. None includes them only if they are nowhere
-                else, so a Trainer's checkpoints stay small.
+                self-contained; False writes references to where they are: for a processor that was loaded from a
+                folder, the absolute path of that folder, or `codec/` and `clap/` where it is saved into that folder.
+                None includes them only if they are nowhere else, so a Trainer's checkpoints stay small.
         Returns:
             paths of the files written.
         Raises:
@@ -228,7 +237,7 @@ class EnClapProcessor(ProcessorMixin):
         own_sources = {name: getattr(self, f"{name}_source") for name in ENCODER_NAMES}
         os.makedirs(save_directory, exist_ok=True)
         for name in ENCODER_NAMES:
-            source = {"subfolder": name} if include_encoders else self._resolved_source(name)
+            source = {"subfolder": name} if include_encoders else self._source_seen_from(save_directory, name)
             setattr(self, f"{name}_source", source)
         try:
             files = super().save_pretrained(save_directory, **kwargs)

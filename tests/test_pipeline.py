@@ -9,6 +9,7 @@ import torch
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
+import enclap_hf
 from conftest import build_model, build_processor, make_clip
 from enclap_hf import AudioCaptioningPipeline, AudioLoadError
 
@@ -51,6 +52,13 @@ def wav(clip: np.ndarray) -> bytes:
 def test_the_task_name_gives_the_pipeline(captioner):
     assert type(captioner) is AudioCaptioningPipeline
     assert captioner.task == "audio-captioning"
+
+
+def test_without_a_model_the_packages_own_is_loaded():
+    """It used to end in KeyError: 'default'."""
+    captioner = pipeline("audio-captioning", device="cpu")
+    assert type(captioner) is AudioCaptioningPipeline
+    assert captioner.model.name_or_path == enclap_hf.DEFAULT_MODEL
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 16])

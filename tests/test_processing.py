@@ -14,6 +14,7 @@ import torch
 
 from conftest import build_clap, build_codec, build_feature_extractor, build_processor, build_tokenizer, make_clip
 from enclap_hf import AudioLoadError, EnClapFeatureExtractor, EnClapProcessor
+from enclap_hf.hub_export import find_missing_parts
 from enclap_hf.processing_enclap import clean_up_text
 
 RATE = 24_000
@@ -226,6 +227,34 @@ def test_references_are_small_and_stay_valid_through_generations(repository, tmp
         assert fields["codec_source"] == {"repo_id": os.path.abspath(repository), "subfolder": "codec"}
     expected = build_processor()(audio=make_clip(0.5), sampling_rate=RATE)
     assert_same_inputs(EnClapProcessor.from_pretrained(second)(audio=make_clip(0.5), sampling_rate=RATE), expected)
+
+
+@pytest.mark.parametrize("through_link", [False, True])
+def test_saving_into_its_own_folder_leaves_it_self_contained(repository, tmp_path, through_link):
+    """It used to refer to its own absolute path, and could not be moved or uploaded any more."""
+    own, light = tmp_path / "own", tmp_path / "light"
+    shutil.copytree(repository, own)
+    (tmp_path / "link").symlink_to(own)
+    place = tmp_path / "link" if through_link else own
+    processor = EnClapProcessor.from_pretrained(str(own))
+    processor.save_pretrained(light)
+    for saved in (processor, EnClapProcessor.from_pretrained(str(light))):  # of the folder, and one that refers to it
+        saved.save_pretrained(place)
+        fields = json.loads((own / "processor_config.json").read_text())
+        assert fields["codec_source"] == {"subfolder": "codec"} and fields["clap_source"] == {"subfolder": "clap"}
+    assert find_missing_parts(str(own)) == ["the model (config.json, model.safetensors)"]
+    os.rename(own, tmp_path / "moved")
+    expected = build_processor()(audio=make_clip(0.3), sampling_rate=RATE)
+    moved = EnClapProcessor.from_pretrained(str(tmp_path / "moved"))
+    assert_same_inputs(moved(audio=make_clip(0.3), sampling_rate=RATE), expected)
+
+
+def test_a_name_of_the_hub_is_no_folder_of_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = {"repo_id": "owner/name", "subfolder": "codec"}
+    processor = EnClapProcessor(build_feature_extractor(), build_tokenizer(), codec_source=source, clap_source=source)
+    processor.save_pretrained("owner/name")
+    assert json.loads(Path("owner/name/processor_config.json").read_text())["codec_source"] == source
 
 
 def test_references_become_self_contained_again(repository, tmp_path):

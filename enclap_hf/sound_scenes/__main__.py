@@ -1,5 +1,7 @@
 """`python -m enclap_hf.sound_scenes` writes scenes."""
 
+import sys
+
 from .scene_files import main
 
-main()
+sys.exit(main())

@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -13,11 +14,17 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from ..argument_types import positive_int, whole_number
 from .scene_captions import RELATIONS
+from .scene_plan import plan_scene
 from .scenes import make_scene
+
+DESCRIPTION = "Write synthesised sound scenes with captions in the layout of Clotho."
+EXAMPLE = "example: enclap scenes --output scenes --num-scenes 1000"
 
 
 def _write_scene(seed: int, output_dir: Path, options: dict) -> dict:
@@ -81,13 +88,15 @@ def write_scenes(
         show_progress: whether to draw a progress bar.
         scene_options: passed to `make_scene`.
     Raises:
-        ValueError: `num_scenes` or `num_workers` is below 1.
+        ValueError: `num_scenes` or `num_workers` is below 1, or no scene has the options; nothing is written then.
     """
     if num_scenes < 1 or num_workers < 1:
         raise ValueError(f"Got `num_scenes` {num_scenes} and `num_workers` {num_workers}; both must be at least 1.")
+    options = {name: value for name, value in scene_options.items() if value is not None}
+    request = {"num_events": None, "relation": None, "kinds": None, "duration_s": None, **options}
+    plan_scene(np.random.default_rng(first_seed), **request)  # refuses what cannot be, before anything is written
     output_dir = Path(output_dir)
     (output_dir / "audio").mkdir(parents=True, exist_ok=True)
-    options = {name: value for name, value in scene_options.items() if value is not None}
     seeds = range(first_seed, first_seed + num_scenes)
     rows = {seed: row for seed, row in _read_rows(output_dir, options).items() if seed in seeds}
     todo = [seed for seed in seeds if seed not in rows]
@@ -104,28 +113,41 @@ def write_scenes(
     _write_captions(output_dir / "captions.csv", [rows[seed] for seed in seeds])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write scenes from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m enclap_hf.sound_scenes",
-        description="Write synthetic sound scenes with captions in the layout of Clotho.",
-        epilog="Example: python -m enclap_hf.sound_scenes --output scenes --num-scenes 1000 --first-seed 0",
-    )
+def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="folder for audio/, captions.csv and events.jsonl"
     )
-    parser.add_argument("--num-scenes", type=int, required=True, metavar="N", help="how many scenes")
-    parser.add_argument("--first-seed", type=int, default=0, metavar="S", help="seed of the first scene (default: 0)")
-    parser.add_argument("--num-workers", type=int, default=1, metavar="W", help="processes (default: 1)")
+    parser.add_argument("--num-scenes", type=positive_int, required=True, metavar="N", help="how many scenes")
+    parser.add_argument(
+        "--first-seed", type=whole_number, default=0, metavar="S", help="seed of the first scene (default: 0)"
+    )
+    parser.add_argument("--num-workers", type=positive_int, default=1, metavar="W", help="processes (default: 1)")
     parser.add_argument("--num-events", type=int, choices=(1, 2, 3), help="events a scene (default: drawn)")
     parser.add_argument("--relation", choices=RELATIONS, help="how events relate (default: drawn)")
-    args = parser.parse_args(argv)
-    write_scenes(
-        args.output,
-        args.num_scenes,
-        args.first_seed,
-        num_workers=args.num_workers,
-        num_events=args.num_events,
-        relation=args.relation,
-    )
-    print(f"Wrote {args.num_scenes} scenes to {args.output}: audio/, captions.csv and events.jsonl.")
+
+
+def run_scenes(args: argparse.Namespace) -> int:
+    """Write scenes; returns 0 when all are written, 2 with the reason when they cannot be."""
+    try:
+        write_scenes(
+            args.output,
+            args.num_scenes,
+            args.first_seed,
+            num_workers=args.num_workers,
+            num_events=args.num_events,
+            relation=args.relation,
+        )
+    except (ValueError, OSError) as error:
+        print(f"enclap scenes: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    scenes = "1 scene" if args.num_scenes == 1 else f"{args.num_scenes} scenes"
+    print(f"Wrote {scenes} to {args.output}: audio/, captions.csv and events.jsonl.")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m enclap_hf.sound_scenes`; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m enclap_hf.sound_scenes", description=DESCRIPTION, epilog=EXAMPLE)
+    add_scene_arguments(parser)
+    return run_scenes(parser.parse_args(argv))

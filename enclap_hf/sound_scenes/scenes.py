@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import signal
+import scipy
 
 from .scene_captions import write_captions
 from .scene_plan import GAP_S, ScenePlan, needed_s, plan_scene, shortest_s
@@ -46,7 +46,7 @@ class Scene:
 
 def _active_level_db(audio: np.ndarray) -> float:
     """Return the RMS level in dB of the parts that sound, with bass weighted down as the ear does."""
-    weighted = signal.lfilter([0.9366, -0.9366], [1.0, -0.8732], audio)  # first-order high-pass at 500 Hz
+    weighted = scipy.signal.lfilter([0.9366, -0.9366], [1.0, -0.8732], audio)  # first-order high-pass at 500 Hz
     frame = samples(0.05)
     weighted = np.pad(weighted, (0, -len(weighted) % frame)).reshape(-1, frame)
     energy = np.mean(weighted**2, axis=1)
@@ -191,14 +191,14 @@ def make_scene(
 def _quantise_like_mp3(rng: np.random.Generator, audio: np.ndarray, sampling_rate: int) -> np.ndarray:
     """Cut off at 7 kHz and round STFT magnitudes in bands to coarse steps, as a low-rate codec does."""
     num_samples, window = len(audio), 512
-    hz, _, spectrum = signal.stft(np.pad(audio, (0, max(0, window - num_samples))), sampling_rate, nperseg=window)
+    hz, _, spectrum = scipy.signal.stft(np.pad(audio, (0, max(0, window - num_samples))), sampling_rate, nperseg=window)
     spectrum = spectrum * (hz < 7000)[:, None]
     for band in np.array_split(np.arange(len(hz)), 24):
         step = 0.35 * np.abs(spectrum[band]).max(axis=0, keepdims=True) + 1e-9
         dither = rng.uniform(-0.25, 0.25, spectrum[band].shape)
         magnitude = np.abs(spectrum[band])
         spectrum[band] *= np.round(magnitude / step + dither).clip(0) * step / (magnitude + 1e-12)
-    return signal.istft(spectrum, sampling_rate, nperseg=window)[1][:num_samples]
+    return scipy.signal.istft(spectrum, sampling_rate, nperseg=window)[1][:num_samples]
 
 
 def degrade_audio(
@@ -228,7 +228,7 @@ def degrade_audio(
     audio = audio * 10 ** (gain_db / 20)
     if mp3_like:
         divisor = np.gcd(16000, sampling_rate)
-        audio = signal.resample_poly(audio, 16000 // divisor, sampling_rate // divisor)
+        audio = scipy.signal.resample_poly(audio, 16000 // divisor, sampling_rate // divisor)
         sampling_rate = 16000
         channels = [
             np.roll(audio, shift) * gain for shift, gain in ((0, 1.0), (rng.integers(1, 4), rng.uniform(0.8, 1.0)))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, signal
+import scipy  # its parts load when they are first used, so that `enclap --help` stays quick
 
 SAMPLING_RATE = 24000
 
@@ -106,13 +106,13 @@ def voiced(f0_hz: np.ndarray, vowels: Sequence[Sequence[tuple[float, float, floa
 
 def shaped_noise(rng: np.random.Generator, num_samples: int, points: Sequence[tuple[float, float]]) -> np.ndarray:
     """Return Gaussian noise of RMS 1 whose level follows (Hz, dB) points on a log frequency axis, shape (n,)."""
-    size = fft.next_fast_len(num_samples, real=True)
+    size = scipy.fft.next_fast_len(num_samples, real=True)
     hz, db = zip(*points, strict=True)
     coarse_hz = np.geomspace(10, SAMPLING_RATE / 2, 128)
     coarse_gain = 10 ** (np.interp(np.log(coarse_hz), np.log(hz), db) / 20)
-    gain = np.interp(fft.rfftfreq(size, 1 / SAMPLING_RATE), coarse_hz, coarse_gain).astype(np.float32)
+    gain = np.interp(scipy.fft.rfftfreq(size, 1 / SAMPLING_RATE), coarse_hz, coarse_gain).astype(np.float32)
     spectrum = rng.standard_normal(2 * len(gain), dtype=np.float32).view(np.complex64) * gain
-    noise = fft.irfft(spectrum, size)[:num_samples]
+    noise = scipy.fft.irfft(spectrum, size)[:num_samples]
     return noise / (np.sqrt(np.mean(noise**2)) + 1e-12)
 
 
@@ -178,7 +178,7 @@ def beat_times(rng: np.random.Generator, duration_s: float, period_s: float, jit
 
 def lowpass(audio: np.ndarray, cutoff_hz: float, order: int = 2) -> np.ndarray:
     """Return `audio` (n,) through a Butterworth low-pass."""
-    return signal.sosfilt(signal.butter(order, cutoff_hz, fs=SAMPLING_RATE, output="sos"), audio)
+    return scipy.signal.sosfilt(scipy.signal.butter(order, cutoff_hz, fs=SAMPLING_RATE, output="sos"), audio)
 
 
 def add_room(rng: np.random.Generator, audio: np.ndarray, decay_s: float, wet_db: float) -> np.ndarray:
@@ -186,8 +186,10 @@ def add_room(rng: np.random.Generator, audio: np.ndarray, decay_s: float, wet_db
     tail = rng.standard_normal(samples(4 * decay_s)) * np.exp(-times(4 * decay_s) / decay_s)
     tail *= 10 ** (wet_db / 20) / np.sqrt(np.sum(tail**2))
     tail[0] += 1.0
-    size = fft.next_fast_len(len(audio) + len(tail), real=True)
-    wet = fft.irfft(fft.rfft(audio.astype(np.float32), size) * fft.rfft(tail.astype(np.float32), size), size)
+    size = scipy.fft.next_fast_len(len(audio) + len(tail), real=True)
+    wet = scipy.fft.irfft(
+        scipy.fft.rfft(audio.astype(np.float32), size) * scipy.fft.rfft(tail.astype(np.float32), size), size
+    )
     return wet[: len(audio)].astype(np.float64)
 
 
