@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from enclap_hf.commands.caption import open_writer
+from enclap_hf.commands.caption_output import open_writer
 from enclap_hf.commands.score import main
 from enclap_hf.metrics import AudioCaptioningMetrics
 from enclap_hf.metrics.caption_matching import match_names
@@ -15,6 +15,12 @@ CLIPS = {
     "dog.wav": ("a dog barks", "a dog is barking"),
     "train.wav": ("a train passes by", "a train is passing"),
 }
+
+
+@pytest.fixture(autouse=True)
+def in_the_folder_of_the_files(tmp_path, monkeypatch):
+    """Captions files name recordings relative to their own folder."""
+    monkeypatch.chdir(tmp_path)
 
 
 def write_captions(path, captions, folder=""):
