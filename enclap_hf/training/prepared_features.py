@@ -20,8 +20,8 @@ def describe_encoders(processor) -> dict:
     Args:
         processor: [`EnClapProcessor`]; its encoders are loaded.
     Returns:
-        `codec` and `clap` with their address, revision and the SHA-256 of their weights, and the feature extractor's
-        fields, but for the window that a captioner reads.
+        `codec` and `clap` with their address, revision (the commit where they came from the Hub) and the SHA-256 of
+        their weights, and the feature extractor's fields, but for the window that a captioner reads.
     """
     fields = processor.feature_extractor.to_dict()
     ignored = ("max_codec_frames", "processor_class", "feature_extractor_type", "auto_map")
@@ -39,8 +39,14 @@ def _describe_model(model: torch.nn.Module, source: dict, processor, prefixes: t
         if name.startswith(prefixes):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    location = {**processor._location, **source}
-    return {name: location.get(name) for name in ("repo_id", "revision", "subfolder")} | {"sha256": digest.hexdigest()}
+    location = source if "repo_id" in source else {**processor._location, **source}
+    return {
+        "repo_id": location.get("repo_id"),
+        # What a branch points to changes; transformers notes the commit that it read.
+        "revision": getattr(model.config, "_commit_hash", None) or location.get("revision"),
+        "subfolder": location.get("subfolder"),
+        "sha256": digest.hexdigest(),
+    }
 
 
 def check_encoders(found: dict, wanted: dict, folder: str) -> None:
