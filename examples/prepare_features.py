@@ -8,7 +8,8 @@ r"""Compute codes and CLAP embeddings of a whole data set once, for any number o
     torchrun --nproc_per_node 8 examples/prepare_features.py ...          # or accelerate launch
 
 Encoders are chosen as run_captioning.py chooses them. A training's recipe at the head of the command line gives the
-encoders, `max_duration_s` and `max_bad_share` of that training; what else it holds is passed over, its `output_dir` too.
+encoders, `max_duration_s` and `max_bad_share` of that training; what else it holds is passed over, with its
+`output_dir`.
 
 The same command again goes on where it was stopped or killed, also with another number of processes. Train on the
 result by naming its folder as a data set: run_captioning.py --train_data features/clotho-train. The first clips alone
