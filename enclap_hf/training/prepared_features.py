@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 
 from .caption_tables import CaptionDataError
 
@@ -40,13 +42,19 @@ def _describe_model(model: torch.nn.Module, source: dict, processor, prefixes: t
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     location = source if "repo_id" in source else {**processor._location, **source}
-    return {
-        "repo_id": location.get("repo_id"),
-        # What a branch points to changes; transformers notes the commit that it read.
-        "revision": getattr(model.config, "_commit_hash", None) or location.get("revision"),
-        "subfolder": location.get("subfolder"),
-        "sha256": digest.hexdigest(),
-    }
+    described = {name: location.get(name) for name in ("repo_id", "revision", "subfolder")}
+    described["revision"] = _find_commit(described, processor._location.get("cache_dir")) or described["revision"]
+    return described | {"sha256": digest.hexdigest()}
+
+
+def _find_commit(location: dict, cache_dir: str | None) -> str | None:
+    """The commit that an encoder was read from, since a branch moves on; None where it did not come from the Hub."""
+    repo_id, file = location["repo_id"], "/".join(filter(None, (location["subfolder"], "config.json")))
+    if repo_id is None or os.path.isdir(repo_id) or os.path.isabs(repo_id):
+        return None
+    # snapshots/<commit>/<file>; nothing is asked of the Hub, the file was loaded before.
+    path = try_to_load_from_cache(repo_id, file, cache_dir=cache_dir, revision=location["revision"])
+    return Path(path).parents[file.count("/")].name if isinstance(path, str) else None
 
 
 def check_encoders(found: dict, wanted: dict, folder: str) -> None:
