@@ -1,12 +1,15 @@
 """Prepared features are those that the processor computes, complete after any kill, and of no other encoders."""
 
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,6 +145,88 @@ def test_too_many_bad_clips_are_an_error(clips, tmp_path, tiny_processor):
         prepare(broken, tmp_path / "f", tiny_processor, max_bad_share=0.1)
 
 
+@pytest.fixture
+def repairable(clips, tmp_path):
+    """The seven clips, the first, fourth and last of which are empty files, and what repairs them."""
+    files = {i: tmp_path / f"{i}.wav" for i in (0, 3, 6)}
+    for path in files.values():
+        path.touch()
+
+    def repair(*indices: int) -> None:
+        for i in indices or files:
+            files[i].write_bytes(Path(clips[i].audio).read_bytes())
+
+    return [Clip(c.name, str(files[i]) if i in files else c.audio, c.captions) for i, c in enumerate(clips)], repair
+
+
+def test_repaired_clips_are_taken_in_by_a_run_that_was_stopped(clips, repairable, tmp_path, tiny_processor):
+    """One bad clip in each shard: the finished shards would go on without theirs."""
+    broken, repair = repairable
+    with pytest.raises(CaptionDataError, match="3 of 7 clips cannot be used"):
+        prepare(broken, tmp_path / "f", tiny_processor, max_bad_share=0.3)
+    assert len(list((tmp_path / "f").glob("*.arrow"))) == 2
+    repair()
+    prepare(broken, tmp_path / "f", tiny_processor)
+    prepare(clips, tmp_path / "whole", tiny_processor)
+    assert_same_features(PreparedClips(str(tmp_path / "f")), PreparedClips(str(tmp_path / "whole")))
+    assert read_manifest(str(tmp_path / "f"))["bad_clips"] == []
+
+
+def test_shards_whose_bad_clips_are_as_bad_as_before_are_kept(repairable, tmp_path, tiny_processor):
+    """Where one clip in a hundred is bad, each shard has some; a killed run must not begin anew for that."""
+    broken, repair = repairable
+    with pytest.raises(CaptionDataError):
+        prepare(broken, tmp_path / "f", tiny_processor, max_bad_share=0.3)
+    paths = [tmp_path / "f" / f"shard-{i:05d}-of-00003.arrow" for i in range(2)]
+    before = [path.stat().st_ino for path in paths]
+    repair(3)
+    prepare(broken, tmp_path / "f", tiny_processor, max_bad_share=0.3)
+    assert [path.stat().st_ino == inode for path, inode in zip(paths, before, strict=True)] == [True, False]
+    bad = [clip["name"] for clip in read_manifest(str(tmp_path / "f"))["bad_clips"]]
+    assert bad == ["0.wav", "6.wav"] and len(PreparedClips(str(tmp_path / "f"))) == 5
+
+
+def test_bad_clips_of_finished_shards_count_when_a_run_goes_on(repairable, tmp_path, tiny_processor):
+    """Else a run is refused again only at its end, hours later."""
+    broken, _ = repairable
+    for _ in range(2):
+        with pytest.raises(CaptionDataError, match="3 of 7 clips cannot be used"):
+            prepare(broken, tmp_path / "f", tiny_processor, max_bad_share=0.3)
+        assert len(list((tmp_path / "f").glob("*.arrow"))) == 2  # stopped in the third
+
+
+@pytest.mark.parametrize("process", [0, 1, 2])
+def test_no_process_completes_without_the_repaired_clips_of_another(
+    clips, repairable, tmp_path, tiny_processor, process, monkeypatch
+):
+    """All shards are there when the first process looks, but the others have not yet redone theirs."""
+    broken, repair = repairable
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(feature_shards, "_complete_manifest", interrupt)
+        prepare(broken, tmp_path / "f", tiny_processor, max_bad_share=0.5)
+    repair()
+    prepare(broken, tmp_path / "f", tiny_processor, process_index=process, num_processes=3)
+    prepare(clips, tmp_path / "whole", tiny_processor)
+    assert_same_features(PreparedClips(str(tmp_path / "f")), PreparedClips(str(tmp_path / "whole")))
+
+
+def interrupt(*args) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_finished_folder_is_held_to_the_share_too(repairable, tmp_path, tiny_processor):
+    broken, repair = repairable
+    folder = tmp_path / "f"
+    prepare(broken, folder, tiny_processor, max_bad_share=0.5)
+    prepare(broken, folder, tiny_processor, max_bad_share=0.5)
+    repair()
+    with pytest.raises(CaptionDataError, match=f"3 of 7 clips .* Once they are repaired, delete {folder}, which"):
+        prepare(broken, folder, tiny_processor, max_bad_share=0.4)
+    shutil.rmtree(folder)
+    prepare(broken, folder, tiny_processor)
+    assert len(PreparedClips(str(folder))) == 7
+
+
 def other_processor(**parts) -> EnClapProcessor:
     made = {"feature_extractor": build_feature_extractor(), "codec": build_codec(), "clap": build_clap(), **parts}
     return EnClapProcessor.from_encoders(
@@ -186,25 +271,67 @@ def test_the_manifest_names_encoders_and_settings(clips, tmp_path, tiny_processo
     assert manifest["encoders"]["feature_extractor"]["clap_sampling_rate"] == 16_000
 
 
-@pytest.mark.slow
-def test_killed_five_times_at_random_moments_no_row_is_lost_or_doubled(tmp_path):
-    """The script itself under SIGKILL; the moments are drawn anew in every run of the test."""
+# The script itself
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A model's folder, 80 sound scenes, and their features from one undisturbed process."""
+    folder = tmp_path_factory.mktemp("scenes")
     torch.manual_seed(0)
-    save_repository(build_model(), other_processor(), str(tmp_path / "model"))
-    data = DataSource(str(tmp_path / "scenes"), num_scenes=40, first_seed=77)
-    clips, _ = read_clips(data, show_progress=False)
-    prepare(clips, tmp_path / "whole", EnClapProcessor.from_pretrained(str(tmp_path / "model")), FeatureSettings(4))
-    command = [sys.executable, SCRIPT, "--data", data.path, "--output_dir", str(tmp_path / "killed")]
-    command += ["--processor_name_or_path", str(tmp_path / "model"), "--batch_size", "2", "--shard_size", "4"]
+    save_repository(build_model(), other_processor(), str(folder / "model"))
+    clips, _ = read_clips(DataSource(str(folder / "data"), num_scenes=80, first_seed=77), show_progress=False)
+    processor = EnClapProcessor.from_pretrained(str(folder / "model"))
+    prepare(clips, folder / "whole", processor, FeatureSettings(4, shard_size=2), batch_size=1)
+    return folder
+
+
+def make_command(scenes, output_dir, *launcher: str) -> list[str]:
+    command = [sys.executable, *launcher, SCRIPT, "--data", str(scenes / "data"), "--output_dir", str(output_dir)]
+    command += ["--processor_name_or_path", str(scenes / "model"), "--device", "cpu"]
+    return [*command, "--batch_size", "1", "--shard_size", "2"]
+
+
+def list_work(folder) -> set[tuple[str, int]]:
+    """Shards, finished and not, told from those of the same name that were there before."""
+    found = set()
+    for path in folder.glob("shard-*"):
+        with contextlib.suppress(FileNotFoundError):  # renamed in between
+            found.add((path.name, path.stat().st_mtime_ns))
+    return found
+
+
+@pytest.mark.slow
+def test_killed_five_times_at_random_moments_no_row_is_lost_or_doubled(scenes, tmp_path):
+    """Each kill comes while shards are written; the moments are drawn anew in every run of the test."""
+    folder = tmp_path / "killed"
     for _ in range(5):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (tmp_path / "killed" / "features.json").exists():
-            time.sleep(0.1)
-        time.sleep(random.uniform(0, 1.0))
+        before, num_shards = list_work(folder), random.randint(1, 2)
+        process = subprocess.Popen(make_command(scenes, folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(list_work(folder) - before) < num_shards:
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.05))  # a shard takes about as long
         process.send_signal(signal.SIGKILL)
-        process.wait()
-    subprocess.run(command, check=True, capture_output=True)
-    assert_same_features(PreparedClips(str(tmp_path / "killed")), PreparedClips(str(tmp_path / "whole")))
+        assert process.wait() == -signal.SIGKILL and len(list_work(folder) - before) >= num_shards
+        assert not is_prepared(str(folder)), "the run is too short to be killed five times"
+    subprocess.run(make_command(scenes, folder), check=True, capture_output=True)
+    assert_same_features(PreparedClips(str(folder)), PreparedClips(str(scenes / "whole")))
+    assert all(path.suffix == ".arrow" for path in folder.glob("shard-*"))
+
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun_write_what_one_writes(scenes, tmp_path):
+    folder = tmp_path / "two"
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    done = subprocess.run(make_command(scenes, folder, *torchrun), check=True, capture_output=True, text=True)
+    assert done.stdout.count("features of 80 clips; 0 could not be used") == 1
+    assert "process 1 of 2" in done.stderr and "40/40" in done.stderr  # its bar, of its half
+    assert_same_features(PreparedClips(str(folder)), PreparedClips(str(scenes / "whole")))
+    assert len(set(PreparedClips(str(folder)).names)) == 80
+    ours, expected = (
+        {path.name: path.read_bytes() for path in part.glob("*.arrow")} for part in (folder, scenes / "whole")
+    )
+    assert len(ours) == 40 and ours == expected
 
 
 # Clips as the trainer reads them
