@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import torch
 import yaml
-from transformers import AutoConfig, AutoTokenizer, TrainingArguments
+from transformers import AutoConfig, AutoTokenizer, ClapAudioConfig, TrainingArguments
 
 from .. import DEFAULT_MODEL
 from ..configuration_enclap import EnClapConfig
@@ -158,8 +158,7 @@ def load_training_processor(
     if codec_name is not None:
         processor.codec_source = make_encoder_source(codec_name)
     if clap_name is not None:
-        config = AutoConfig.from_pretrained(clap_name)
-        fusion = getattr(config, "audio_config", config).enable_fusion
+        fusion = ClapAudioConfig.from_pretrained(clap_name).enable_fusion  # of a whole CLAP or of its audio tower
         processor.clap_source = make_encoder_source(clap_name)
         processor.feature_extractor.long_clips = "fusion" if fusion else "middle"
         processor.feature_extractor.mel_scale = "htk" if fusion else "slaney"
