@@ -1,31 +1,41 @@
-"""Compute codes and CLAP embeddings of a whole data set once, for any number of trainings.
+r"""Compute codes and CLAP embeddings of a whole data set once, for any number of trainings.
 
     python examples/prepare_features.py --data scenes --num_scenes 20 --output_dir features    # a CPU, no downloads
     python examples/prepare_features.py --data clotho_captions_development.csv --audio_dir development \
         --processor_name_or_path owner/enclap --output_dir features/clotho-train
+    python examples/prepare_features.py examples/recipes/clotho_base.json --output_dir features/clotho-train \
+        --data clotho/clotho_captions_development.csv --audio_dir clotho/development    # for the paper's training
     torchrun --nproc_per_node 8 examples/prepare_features.py ...          # or accelerate launch
 
+Encoders are chosen as run_captioning.py chooses them. A training's recipe at the head of the command line gives the
+encoders, `max_duration_s` and `max_bad_share` of that training; what else it holds is passed over, with its
+`output_dir`.
+
 The same command again goes on where it was stopped or killed, also with another number of processes. Train on the
-result by naming its folder as a data set: run_captioning.py --train_data features/clotho-train.
+result by naming its folder as a data set: run_captioning.py --train_data features/clotho-train. The first clips alone
+(`--max_clips 8`) get a folder of their own beside it, features/clotho-train-first8.
 """
 
-import json
 import logging
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from dataclasses import dataclass, field, fields
 
 import torch
 from transformers import HfArgumentParser
 
-from enclap_hf import DEFAULT_MODEL
 from enclap_hf.freed_memory import keep_freed_memory
 from enclap_hf.training.captioning_data import CaptionDataError, DataSource
 from enclap_hf.training.feature_shards import FeatureSettings
-from enclap_hf.training.prepared_features import MANIFEST
-from enclap_hf.training.recipes import expand_recipe, load_training_processor, open_features
+from enclap_hf.training.prepared_features import MANIFEST, PreparedClips
+from enclap_hf.training.recipes import choose_training_processor, expand_recipe, open_features
 from enclap_hf.training.report import measure_peak_memory_gib
+
+
+class HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Shows the header as it is written, and defaults."""
 
 
 @dataclass
@@ -43,10 +53,28 @@ class FeatureArguments:
     encoding: str = field(default="utf-8", metadata={"help": "of a table"})
     num_scenes: int | None = field(default=None, metadata={"help": "write so many sound scenes to `data` first"})
     first_seed: int = field(default=0, metadata={"help": "seed of the first scene"})
-    processor_name_or_path: str = field(default=DEFAULT_MODEL, metadata={"help": "EnCLAP repository with the encoders"})
-    clap_name_or_path: str | None = field(default=None, metadata={"help": "another CLAP in the processor's place"})
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "EnCLAP or BART that training will start from, which decides the encoders; left out, those of the "
+            "model inside the package"
+        },
+    )
+    model_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub repository"})
+    processor_name_or_path: str | None = field(
+        default=None, metadata={"help": "EnCLAP repository with the encoders; left out, the model's"}
+    )
+    codec_name_or_path: str | None = field(
+        default=None, metadata={"help": "another EnCodec in the place of the processor's"}
+    )
+    clap_name_or_path: str | None = field(
+        default=None, metadata={"help": "another CLAP in the place of the processor's, with or without fusion"}
+    )
+    tokenizer_name_or_path: str | None = field(
+        default=None, metadata={"help": "another tokenizer; features do not depend on it"}
+    )
     max_duration_s: float = field(default=60.0, metadata={"help": "seconds read from the start of a recording"})
-    max_clips: int | None = field(default=None, metadata={"help": "use the first clips only"})
+    max_clips: int | None = field(default=None, metadata={"help": "the first clips only, in <output_dir>-first<N>"})
     max_bad_share: float = field(default=0.01, metadata={"help": "share of clips that may be missing or broken"})
     shard_size: int = field(default=512, metadata={"help": "clips in a file; a killed process loses one file's work"})
     batch_size: int = field(default=16, metadata={"help": "clips encoded at a time"})
@@ -77,12 +105,26 @@ def choose_device(device: str | None) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
-def prepare(args: FeatureArguments) -> int:
-    """Prepare this process's share, wait for the others, and return the number of clips."""
-    processor = load_training_processor(
-        args.processor_name_or_path, clap_name=args.clap_name_or_path, device=choose_device(args.device)
+def parse_arguments() -> FeatureArguments:
+    """Arguments of the command line, behind what a training's recipe says of its encoders."""
+    parser = HfArgumentParser(FeatureArguments, description=__doc__, formatter_class=HelpFormatter)
+    names = {argument.name for argument in fields(FeatureArguments)} - {"output_dir"}  # a recipe's is the training's
+    (args,) = parser.parse_args_into_dataclasses(expand_recipe(sys.argv[1:], names))
+    return args
+
+
+def prepare(args: FeatureArguments) -> PreparedClips:
+    """Prepare this process's share, wait for the others, and open what all have made."""
+    processor = choose_training_processor(
+        args.model_name_or_path,
+        args.processor_name_or_path,
+        args.codec_name_or_path,
+        args.clap_name_or_path,
+        args.tokenizer_name_or_path,
+        revision=args.model_revision,
+        device=choose_device(args.device),
     )
-    features = open_features(
+    return open_features(
         make_source(args),
         args.output_dir,
         processor,
@@ -94,20 +136,17 @@ def prepare(args: FeatureArguments) -> int:
         batch_size=args.batch_size,
         num_workers=args.num_workers,
     )
-    return len(features)
 
 
 def main() -> None:
     keep_freed_memory()
-    arguments = expand_recipe(sys.argv[1:])
-    (args,) = HfArgumentParser(FeatureArguments).parse_args_into_dataclasses(arguments)
+    args = parse_arguments()
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     began = time.perf_counter()
-    num_clips = prepare(args)
+    features = prepare(args)
     if int(os.environ.get("RANK", 0)) == 0:
-        with open(os.path.join(args.output_dir, MANIFEST), encoding="utf-8") as file:
-            num_bad = len(json.load(file)["bad_clips"])
-        print(f"Wrote {args.output_dir}: features of {num_clips} clips; {num_bad} could not be used ({MANIFEST}).")
+        num_bad = len(features.manifest["bad_clips"])
+        print(f"Wrote {features.folder}: features of {len(features)} clips; {num_bad} could not be used ({MANIFEST}).")
         print(f"{time.perf_counter() - began:.0f} s, peak memory {measure_peak_memory_gib():.2f} GiB.")
 
 

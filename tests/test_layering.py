@@ -18,7 +18,7 @@ LAYERS = (
     {"modeling_enclap", "processing_enclap"},
     {"pipeline"},
     {"auto_registration", "__init__"},
-    {"demo"},
+    {"demo", "training"},
     {"commands"},
     {"cli", "__main__"},
 )

@@ -7,7 +7,7 @@ Distinctive choices:
 - Shard i is made of clips i * 512 to i * 512 + 511 of the data set, whoever makes it: processes need not talk to each
   other, their number may change from run to run, and a killed run loses the shards it was at, nothing else.
 - A shard appears under its name when it is complete, with its bad clips in its own metadata: there is no second file
-  that could disagree with it.
+  that could disagree with it. A run that is taken up reads these clips again, and redoes the shards of repaired ones.
 - Codes are uint16, flattened to (T * K,) so that Arrow maps them as one stretch.
 - Encoders are told apart by their weights, not by their address: a copied repository fits, another checkpoint does not.
 """
@@ -17,7 +17,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ..audio_loading import AudioLoadError, load_audio
 from .caption_tables import BadClip, CaptionDataError, Clip
 from .captioning_data import check_bad_share
-from .prepared_features import MANIFEST, check_encoders, describe_encoders, is_prepared, read_manifest
+from .prepared_features import MANIFEST, check_encoders, describe_encoders, read_manifest
 
 FORMAT_VERSION = 1
 
@@ -83,46 +83,91 @@ def prepare_features(
     Raises:
         CaptionDataError: the folder holds features of something else, or too many clips are bad.
     """
-    os.makedirs(folder, exist_ok=True)
-    plan = _make_plan(clips, processor, settings, source)
-    _begin(folder, plan)
-    if is_prepared(folder):
+    where, plan = source or folder, _make_plan(clips, processor, settings, source)
+    begun = _read_begun(folder, plan)
+    if begun is not None and "shards" in begun:
+        _check_finished(begun, folder, max_bad_share, where)
         return
-    shards = list(range(process_index, plan["num_shards"], num_processes))
-    missing = [shard for shard in shards if not os.path.exists(_shard_path(folder, shard, plan))]
-    num_clips, where, unusable = len(clips) + len(bad), source or folder, list(bad)
-    check_bad_share(unusable, num_clips, max_bad_share, where)
+    num_clips = len(clips) + len(bad)
+    check_bad_share(bad, num_clips, max_bad_share, where)
+    if begun is None:
+        os.makedirs(folder, exist_ok=True)
+        _write_json(os.path.join(folder, MANIFEST), plan)
+    run = _Run(clips, folder, processor, settings, plan, list(bad), num_clips, max_bad_share, batch_size, num_workers)
+    own = range(process_index, plan["num_shards"], num_processes)
+    missing = run.list_missing(own)
     desc = f"features of {where}" + (f", process {process_index + 1} of {num_processes}" if num_processes > 1 else "")
-    total, left = (sum(_num_clips(shard, plan) for shard in some) for some in (shards, missing))
+    total, left = (sum(len(_clip_range(shard, plan)) for shard in some) for some in (own, missing))
     with tqdm(total=total, initial=total - left, unit="clip", desc=desc, disable=not show_progress) as bar:
         for shard in missing:
-            rows, failed = [], []
-            for encoded, unreadable in _encode_shard(clips, shard, plan, processor, settings, batch_size, num_workers):
-                rows += encoded
-                failed += unreadable
-                bar.update(len(encoded) + len(unreadable))
-                if len(unusable) + len(failed) > max_bad_share * num_clips:
-                    check_bad_share([*unusable, *failed], num_clips, max_bad_share, where)
-            unusable += failed
-            _write_shard(_shard_path(folder, shard, plan), rows, failed)
-    _complete_manifest(folder, plan, bad, max_bad_share)
+            run.make_shard(shard, bar.update)
+    paths = [_shard_path(folder, shard, plan) for shard in range(plan["num_shards"])]
+    if all(map(os.path.exists, paths)):
+        # Another process may be about to redo a shard whose recordings were repaired. Made here as well, with the same
+        # content, it is complete for whoever opens the features first.
+        for shard in run.list_missing([shard for shard in range(plan["num_shards"]) if shard not in own]):
+            run.make_shard(shard)
+        _complete_manifest(folder, plan, paths, bad, max_bad_share)
 
 
-def _encode_shard(
-    clips: Sequence[Clip],
-    shard: int,
-    plan: dict,
-    processor,
-    settings: FeatureSettings,
-    batch_size: int,
-    num_workers: int,
-) -> Iterator[tuple[list[dict], list[BadClip]]]:
-    """Yield the rows and the unreadable clips of a shard, batch by batch."""
-    first = shard * settings.shard_size
-    inputs = _ClipInputs(clips, range(first, first + _num_clips(shard, plan)), processor, settings)
-    for batch in torch.utils.data.DataLoader(inputs, batch_size, num_workers=num_workers, collate_fn=list):
-        readable = [item for item in batch if not isinstance(item, BadClip)]
-        yield encode_batch(readable, processor, settings), [item for item in batch if isinstance(item, BadClip)]
+@dataclass
+class _Run:
+    """What one process does to the shards of a folder."""
+
+    clips: Sequence[Clip]
+    folder: str
+    processor: object
+    settings: FeatureSettings
+    plan: dict
+    unusable: list[BadClip]  # so far
+    num_clips: int  # of the data set, those without an entry in `clips` included
+    max_bad_share: float
+    batch_size: int
+    num_workers: int
+
+    def list_missing(self, shards: Iterable[int]) -> list[int]:
+        """Shards to make: those that are not there, and those whose bad recordings were repaired since."""
+        missing = []
+        for shard in shards:
+            failed = self._read_bad_clips(shard)
+            if failed is None or self._is_one_readable({clip.name for clip in failed}, shard):
+                missing.append(shard)
+            else:
+                self.unusable += failed
+        return missing
+
+    def _read_bad_clips(self, shard: int) -> list[BadClip] | None:
+        """Bad clips of a shard; None where it is not there."""
+        path = _shard_path(self.folder, shard, self.plan)
+        return _read_shard(path)[1] if os.path.exists(path) else None
+
+    def _is_one_readable(self, names: set[str], shard: int) -> bool:
+        """Whether one of the named clips of a shard can be read."""
+        if not names:
+            return False
+        inputs = _ClipInputs(self.clips, _clip_range(shard, self.plan), self.processor, self.settings)
+        named = (i for i, index in enumerate(inputs.indices) if self.clips[index].name in names)
+        return any(not isinstance(inputs[i], BadClip) for i in named)
+
+    def make_shard(self, shard: int, count: Callable[[int], object] = lambda num_clips: None) -> None:
+        """Encode and write a shard; `count` is told the number of clips done.
+
+        Raises:
+            CaptionDataError: too many clips are bad.
+        """
+        rows, failed = [], []
+        inputs = _ClipInputs(self.clips, _clip_range(shard, self.plan), self.processor, self.settings)
+        loader = torch.utils.data.DataLoader(inputs, self.batch_size, num_workers=self.num_workers, collate_fn=list)
+        for batch in loader:
+            failed += [item for item in batch if isinstance(item, BadClip)]
+            readable = [item for item in batch if not isinstance(item, BadClip)]
+            rows += encode_batch(readable, self.processor, self.settings)
+            count(len(batch))
+            unusable = [*self.unusable, *failed]
+            if len(unusable) > self.max_bad_share * self.num_clips:
+                check_bad_share(unusable, self.num_clips, self.max_bad_share, self.plan["source"] or self.folder)
+        self.unusable += failed
+        _write_shard(_shard_path(self.folder, shard, self.plan), rows, failed)
 
 
 class _ClipInputs(torch.utils.data.Dataset):
@@ -199,12 +244,11 @@ def _make_plan(clips: Sequence[Clip], processor, settings: FeatureSettings, sour
     }
 
 
-def _begin(folder: str, plan: dict) -> None:
-    """Write the manifest, or compare with it where the folder was begun before."""
+def _read_begun(folder: str, plan: dict) -> dict | None:
+    """The manifest of a folder that was begun before, compared with this run's; None where there is none."""
     found = read_manifest(folder)
     if found is None:
-        _write_json(os.path.join(folder, MANIFEST), plan)
-        return
+        return None
     check_encoders(found["encoders"], plan["encoders"], folder)
     for name in ("format", "settings", "num_clips", "clips_sha256"):
         if found.get(name) != plan[name]:
@@ -212,12 +256,22 @@ def _begin(folder: str, plan: dict) -> None:
                 f"{folder} was begun with `{name}` {found.get(name)}, and this run has {plan[name]}; use another "
                 "folder, or delete that one."
             )
+    return found
 
 
-def _num_clips(shard: int, plan: dict) -> int:
-    """Clips that a shard is made from."""
+def _check_finished(manifest: dict, folder: str, max_bad_share: float, where: str) -> None:
+    """Raise CaptionDataError where complete features lack more clips than may be missing."""
+    bad = [BadClip(**clip) for clip in manifest["bad_clips"]]
+    try:
+        check_bad_share(bad, manifest["num_rows"] + len(bad), max_bad_share, where)
+    except CaptionDataError as error:
+        raise CaptionDataError(f"{error} Once they are repaired, delete {folder}, which is without them.") from None
+
+
+def _clip_range(shard: int, plan: dict) -> range:
+    """Indices of the clips that a shard is made from."""
     size = plan["settings"]["shard_size"]
-    return min(size, plan["num_clips"] - shard * size)
+    return range(shard * size, min((shard + 1) * size, plan["num_clips"]))
 
 
 def _shard_path(folder: str, shard: int, plan: dict) -> str:
@@ -247,18 +301,24 @@ def _write_shard(path: str, rows: list[dict], failed: list[BadClip]) -> None:
     os.replace(unfinished, path)
 
 
-def _complete_manifest(folder: str, plan: dict, bad: Sequence[BadClip], max_bad_share: float) -> None:
-    """Add the shards' rows and bad clips to the manifest once every shard is there."""
+def _read_shard(path: str) -> tuple[int, list[BadClip]]:
+    """Number of rows and bad clips of a shard."""
     import pyarrow as pa
 
-    paths = [_shard_path(folder, shard, plan) for shard in range(plan["num_shards"])]
-    if not all(map(os.path.exists, paths)):
-        return
+    with pa.memory_map(path) as file, pa.ipc.open_stream(file) as reader:
+        bad = [BadClip(**clip) for clip in json.loads(reader.schema.metadata[b"bad_clips"])]
+        return sum(batch.num_rows for batch in reader), bad
+
+
+def _complete_manifest(
+    folder: str, plan: dict, paths: Sequence[str], bad: Sequence[BadClip], max_bad_share: float
+) -> None:
+    """Add the shards' rows and bad clips to the manifest; every shard is there."""
     shards, bad_clips = [], list(bad)
     for path in paths:
-        with pa.memory_map(path) as file, pa.ipc.open_stream(file) as reader:
-            bad_clips += [BadClip(**clip) for clip in json.loads(reader.schema.metadata[b"bad_clips"])]
-            shards.append({"file": os.path.basename(path), "rows": sum(batch.num_rows for batch in reader)})
+        rows, failed = _read_shard(path)
+        shards.append({"file": os.path.basename(path), "rows": rows})
+        bad_clips += failed
     num_rows = sum(shard["rows"] for shard in shards)
     where = plan["source"] or folder
     if not num_rows:

@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 
 from .caption_tables import CaptionDataError
 
@@ -20,8 +22,8 @@ def describe_encoders(processor) -> dict:
     Args:
         processor: [`EnClapProcessor`]; its encoders are loaded.
     Returns:
-        `codec` and `clap` with their address, revision and the SHA-256 of their weights, and the feature extractor's
-        fields, but for the window that a captioner reads.
+        `codec` and `clap` with their address, revision (the commit where they came from the Hub) and the SHA-256 of
+        their weights, and the feature extractor's fields, but for the window that a captioner reads.
     """
     fields = processor.feature_extractor.to_dict()
     ignored = ("max_codec_frames", "processor_class", "feature_extractor_type", "auto_map")
@@ -39,8 +41,20 @@ def _describe_model(model: torch.nn.Module, source: dict, processor, prefixes: t
         if name.startswith(prefixes):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    location = {**processor._location, **source}
-    return {name: location.get(name) for name in ("repo_id", "revision", "subfolder")} | {"sha256": digest.hexdigest()}
+    location = source if "repo_id" in source else {**processor._location, **source}
+    described = {name: location.get(name) for name in ("repo_id", "revision", "subfolder")}
+    described["revision"] = _find_commit(described, processor._location.get("cache_dir")) or described["revision"]
+    return described | {"sha256": digest.hexdigest()}
+
+
+def _find_commit(location: dict, cache_dir: str | None) -> str | None:
+    """The commit that an encoder was read from, since a branch moves on; None where it did not come from the Hub."""
+    repo_id, file = location["repo_id"], "/".join(filter(None, (location["subfolder"], "config.json")))
+    if repo_id is None or os.path.isdir(repo_id) or os.path.isabs(repo_id):
+        return None
+    # snapshots/<commit>/<file>; nothing is asked of the Hub, the file was loaded before.
+    path = try_to_load_from_cache(repo_id, file, cache_dir=cache_dir, revision=location["revision"])
+    return Path(path).parents[file.count("/")].name if isinstance(path, str) else None
 
 
 def check_encoders(found: dict, wanted: dict, folder: str) -> None:

@@ -3,44 +3,47 @@
 import json
 import os
 import time
+from collections.abc import Collection
 
 import torch
 import yaml
-from transformers import AutoConfig, AutoTokenizer, TrainingArguments
+from transformers import AutoConfig, AutoTokenizer, ClapAudioConfig, TrainingArguments
 
+from .. import DEFAULT_MODEL
 from ..configuration_enclap import EnClapConfig
 from ..feature_extraction_enclap import EnClapFeatureExtractor
 from ..modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
 from ..processing_enclap import EnClapProcessor
-from .captioning_data import DataSource, count_rows, read_clips
+from .caption_tables import CaptionDataError
+from .captioning_data import DataSource, check_bad_share, count_rows, read_clips
 from .feature_shards import FeatureSettings, prepare_features
 from .prepared_features import PreparedClips, is_prepared, read_manifest
 
 RECIPE_EXTENSIONS = (".json", ".yaml", ".yml")
+# Encoders beside a BART. The published captioners read another CLAP of the same kind, see examples/recipes/README.md.
+PUBLISHED_CODEC, PUBLISHED_CLAP = "facebook/encodec_24khz", "laion/clap-htsat-fused"
 # Fields of a BART's configuration that are not sizes.
 _IDENTITY_FIELDS = ("model_type", "architectures", "transformers_version", "task_specific_params", "dtype")
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def expand_recipe(arguments: list[str]) -> list[str]:
+def expand_recipe(arguments: list[str], names: Collection[str] | None = None) -> list[str]:
     """Replace a recipe at the head of a command line by the arguments that it holds; those behind it override them.
 
     Args:
         arguments: a command line without the program's name.
+        names: take these of the recipe and pass over the others; None takes all.
     Returns:
         a command line without a recipe.
     Raises:
-        ValueError: the recipe holds no mapping of names to values.
+        CaptionDataError: the recipe cannot be read, or holds no mapping of names to values.
     """
     if not arguments or not arguments[0].endswith(RECIPE_EXTENSIONS):
         return arguments
-    with open(arguments[0], encoding="utf-8") as file:
-        recipe = yaml.safe_load(file)  # JSON is YAML
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{arguments[0]} holds no arguments; expected a mapping of their names to values.")
+    recipe = read_recipe(arguments[0])
     expanded = []
     for name, value in recipe.items():
-        if name == "description" or value is None or value == []:
+        if name == "description" or value is None or value == [] or (names is not None and name not in names):
             continue
         if name == "train_sampling_strategy" and name not in TrainingArguments.__dataclass_fields__:
             name, value = "group_by_length", value == "group_by_length"  # transformers 5.0
@@ -49,12 +52,82 @@ def expand_recipe(arguments: list[str]) -> list[str]:
     return expanded + arguments[1:]
 
 
-def load_training_processor(
-    name: str | None,
-    *,
+def read_recipe(path: str) -> dict:
+    """Read a recipe, JSON or YAML by the end of its name.
+
+    Raises:
+        CaptionDataError: there is no such file, it is not UTF-8, not well-formed, or no mapping.
+    """
+    kind = "JSON" if path.endswith(".json") else "YAML"
+    try:
+        with open(path, encoding="utf-8-sig") as file:  # passes a byte order mark over
+            recipe = json.load(file) if kind == "JSON" else yaml.safe_load(file)
+    except OSError as error:
+        raise CaptionDataError(f"The recipe {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise CaptionDataError(f"The recipe {path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise CaptionDataError(f"{path}, line {error.lineno}: no valid JSON, {error.msg}; correct it there.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f", line {mark.line + 1}"
+        problem = " ".join((getattr(error, "problem", None) or str(error)).split())
+        raise CaptionDataError(f"{path}{line}: no valid YAML, {problem}; correct it there.") from None
+    if not isinstance(recipe, dict):
+        raise CaptionDataError(f"{path} holds no arguments; expected a mapping of their names to values.")
+    return recipe
+
+
+def choose_training_processor(
+    model_name: str | None = None,
+    processor_name: str | None = None,
     codec_name: str | None = None,
     clap_name: str | None = None,
     tokenizer_name: str | None = None,
+    *,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
+) -> EnClapProcessor:
+    """Load encoders and tokenizer for a training: the named ones, else those that belong to the model.
+
+    They are an EnCLAP's own; beside a BART its tokenizer, EnCodec and CLAP of the Hub; and for random weights those of
+    the model that the package carries. Preparing features and training choose alike, so that they fit.
+
+    Args:
+        model_name: EnCLAP or BART that training starts from; None for random weights.
+        processor_name: EnCLAP repository with other encoders and tokenizer.
+        codec_name: another EnCodec.
+        clap_name: another CLAP audio tower.
+        tokenizer_name: another tokenizer.
+        revision: branch, tag or commit of `model_name`, for whatever is read from that repository.
+        device: of the encoders.
+    """
+    model_type = read_model_type(model_name, revision)
+    if processor_name is None:
+        processor_name = {"enclap": model_name, "bart": None}.get(model_type, DEFAULT_MODEL)
+        if model_type == "bart":
+            codec_name, clap_name = codec_name or PUBLISHED_CODEC, clap_name or PUBLISHED_CLAP
+    if tokenizer_name is None and model_type == "bart":
+        tokenizer_name = model_name
+    return load_training_processor(
+        processor_name,
+        revision=revision if processor_name == model_name else None,
+        codec_name=codec_name,
+        clap_name=clap_name,
+        tokenizer_name=tokenizer_name,
+        tokenizer_revision=revision if tokenizer_name == model_name else None,
+        device=device,
+    )
+
+
+def load_training_processor(
+    name: str | None,
+    *,
+    revision: str | None = None,
+    codec_name: str | None = None,
+    clap_name: str | None = None,
+    tokenizer_name: str | None = None,
+    tokenizer_revision: str | None = None,
     device: str | torch.device = "cpu",
 ) -> EnClapProcessor:
     """Load encoders and tokenizer.
@@ -62,33 +135,35 @@ def load_training_processor(
     Args:
         name: EnCLAP repository; None puts a processor together from the three others, read as the published captioners
             read recordings.
+        revision: branch, tag or commit of `name`, for its processor, tokenizer and encoders.
         codec_name: another EnCodec.
         clap_name: another CLAP audio tower; clips longer than its window are then read as its kind, with or without
             fusion, was trained to.
         tokenizer_name: another tokenizer, such as that of the BART that training starts from.
+        tokenizer_revision: branch, tag or commit of `tokenizer_name`.
         device: of the encoders.
     Raises:
         ValueError: without `name`, one of the others is missing.
     """
     if name is not None:
-        processor = EnClapProcessor.from_pretrained(name)
+        processor = EnClapProcessor.from_pretrained(name, revision=revision)
     elif None in (codec_name, clap_name, tokenizer_name):
         raise ValueError(
             "Got no processor; name an EnCLAP repository as `processor_name_or_path`, or all of `codec_name_or_path`, "
             "`clap_name_or_path` and `tokenizer_name_or_path`."
         )
     else:
-        processor = EnClapProcessor(EnClapFeatureExtractor(), AutoTokenizer.from_pretrained(tokenizer_name))
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, revision=tokenizer_revision)
+        processor = EnClapProcessor(EnClapFeatureExtractor(), tokenizer)
     if codec_name is not None:
         processor.codec_source = make_encoder_source(codec_name)
     if clap_name is not None:
-        config = AutoConfig.from_pretrained(clap_name)
-        fusion = getattr(config, "audio_config", config).enable_fusion
+        fusion = ClapAudioConfig.from_pretrained(clap_name).enable_fusion  # of a whole CLAP or of its audio tower
         processor.clap_source = make_encoder_source(clap_name)
         processor.feature_extractor.long_clips = "fusion" if fusion else "middle"
         processor.feature_extractor.mel_scale = "htk" if fusion else "slaney"
-    if tokenizer_name is not None:
-        processor.tokenizer = AutoTokenizer.from_pretrained(tokenizer_name)
+    if name is not None and tokenizer_name is not None:
+        processor.tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, revision=tokenizer_revision)
     return processor.to(device)
 
 
@@ -172,6 +247,7 @@ def open_features(
     *,
     settings: FeatureSettings,
     max_clips: int | None = None,
+    max_bad_share: float = 0.0,
     process_index: int = 0,
     num_processes: int = 1,
     **preparation,
@@ -180,23 +256,27 @@ def open_features(
 
     Args:
         source: prepared features, or recordings.
-        folder: where the features of recordings are or will be.
+        folder: where the features of recordings are or will be; those of the first clips alone have a folder of their
+            own beside it, `<folder>-first<max_clips>`.
         processor: with the encoders.
         settings: what decides the features of recordings.
         max_clips: take the first clips only.
+        max_bad_share: share of a data set's clips that may be missing or broken, 0 to 1.
         process_index: this process; each does its part and waits for the others.
         num_processes: processes that call this.
         preparation: further arguments of [`~enclap_hf.training.feature_shards.prepare_features`].
     """
-    if read_manifest(source.path) is not None:
-        return PreparedClips(source.path, processor, max_clips)
+    path, folder = os.path.expanduser(source.path), os.path.expanduser(folder)
+    if read_manifest(path) is not None:
+        return PreparedClips(path, processor, max_clips)
     is_main = process_index == 0
-    table = os.path.join(source.path, "captions.csv")
+    table = os.path.join(path, "captions.csv")
     while source.num_scenes is not None and not is_main and count_rows(table) != source.num_scenes:
         time.sleep(_SECONDS_BETWEEN_LOOKS)  # the main process is writing the scenes
     clips, bad = read_clips(source, show_progress=is_main)
-    if max_clips is not None:
-        clips = [clips[i] for i in range(min(max_clips, len(clips)))]
+    if max_clips is not None and max_clips < len(clips):
+        check_bad_share(bad, len(clips) + len(bad), max_bad_share, source.path)  # of the whole data set
+        clips, bad, folder = [clips[i] for i in range(max_clips)], [], f"{folder}-first{max_clips}"
     prepare_features(
         clips,
         folder,
@@ -204,6 +284,7 @@ def open_features(
         settings,
         source=source.path,
         bad=bad,
+        max_bad_share=max_bad_share,
         process_index=process_index,
         num_processes=num_processes,
         show_progress=is_main,
