@@ -26,7 +26,7 @@ from enclap_hf.cli import main as caption
 from enclap_hf.freed_memory import keep_freed_memory
 from enclap_hf.training.captioning_data import DataSource
 from enclap_hf.training.feature_shards import FeatureSettings
-from enclap_hf.training.recipes import open_features
+from enclap_hf.training.run_setup import open_features
 
 STAGES = ("share", "cost", "memory")
 BATCH_SIZES, DURATIONS_S = (1, 2, 4, 8, 16), (2.5, 5.0)

@@ -20,22 +20,18 @@ import logging
 import os
 import sys
 import time
-from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from dataclasses import dataclass, field, fields
 
 import torch
-from transformers import HfArgumentParser
 
+from enclap_hf import EnClapProcessor
 from enclap_hf.freed_memory import keep_freed_memory
 from enclap_hf.training.captioning_data import CaptionDataError, DataSource
 from enclap_hf.training.feature_shards import FeatureSettings
 from enclap_hf.training.prepared_features import MANIFEST, PreparedClips
-from enclap_hf.training.recipes import choose_training_processor, expand_recipe, open_features
+from enclap_hf.training.recipes import expand_recipe, parse_script_arguments
 from enclap_hf.training.report import measure_peak_memory_gib
-
-
-class HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
-    """Shows the header as it is written, and defaults."""
+from enclap_hf.training.run_setup import choose_training_processor, open_features
 
 
 @dataclass
@@ -45,12 +41,13 @@ class FeatureArguments:
     data: str = field(metadata={"help": "table, folder or Hub name of a data set, see `DataSource`"})
     output_dir: str = field(metadata={"help": "folder of the features"})
     audio_dir: str | None = field(default=None, metadata={"help": "folder of a table's recordings"})
-    split: str | None = field(default=None, metadata={"help": "split of a `datasets` data set"})
+    split: str | None = field(default=None, metadata={"help": "split of a data set, or sub-folder of an audiofolder"})
     dataset_name: str | None = field(default=None, metadata={"help": "configuration of a `datasets` data set"})
     dataset_revision: str | None = field(default=None, metadata={"help": "revision of a Hub data set"})
-    audio_column: str = field(default="audio", metadata={"help": "of a `datasets` data set"})
-    caption_column: str | None = field(default=None, metadata={"help": "of a `datasets` data set"})
+    audio_column: str = field(default="audio", metadata={"help": "column of the recordings"})
+    caption_column: str | None = field(default=None, metadata={"help": "column of the captions, in place of the usual"})
     encoding: str = field(default="utf-8", metadata={"help": "of a table"})
+    exclude: str | None = field(default=None, metadata={"help": "list of clips to leave out, see `DataSource`"})
     num_scenes: int | None = field(default=None, metadata={"help": "write so many sound scenes to `data` first"})
     first_seed: int = field(default=0, metadata={"help": "seed of the first scene"})
     model_name_or_path: str | None = field(
@@ -93,6 +90,7 @@ def make_source(args: FeatureArguments) -> DataSource:
         audio_column=args.audio_column,
         caption_column=args.caption_column,
         encoding=args.encoding,
+        exclude=args.exclude,
         num_scenes=args.num_scenes,
         first_seed=args.first_seed,
     )
@@ -107,23 +105,31 @@ def choose_device(device: str | None) -> str:
 
 def parse_arguments() -> FeatureArguments:
     """Arguments of the command line, behind what a training's recipe says of its encoders."""
-    parser = HfArgumentParser(FeatureArguments, description=__doc__, formatter_class=HelpFormatter)
     names = {argument.name for argument in fields(FeatureArguments)} - {"output_dir"}  # a recipe's is the training's
-    (args,) = parser.parse_args_into_dataclasses(expand_recipe(sys.argv[1:], names))
+    usage = "[RECIPE] --data DATA --output_dir FOLDER [--argument VALUE ...]"
+    (args,) = parse_script_arguments([FeatureArguments], __doc__, usage, expand_recipe(sys.argv[1:], names))
     return args
+
+
+def load_processor(args: FeatureArguments) -> EnClapProcessor:
+    """The encoders."""
+    try:
+        return choose_training_processor(
+            args.model_name_or_path,
+            args.processor_name_or_path,
+            args.codec_name_or_path,
+            args.clap_name_or_path,
+            args.tokenizer_name_or_path,
+            revision=args.model_revision,
+            device=choose_device(args.device),
+        )
+    except (ValueError, OSError) as error:  # of what the user named
+        raise CaptionDataError(str(error)) from error
 
 
 def prepare(args: FeatureArguments) -> PreparedClips:
     """Prepare this process's share, wait for the others, and open what all have made."""
-    processor = choose_training_processor(
-        args.model_name_or_path,
-        args.processor_name_or_path,
-        args.codec_name_or_path,
-        args.clap_name_or_path,
-        args.tokenizer_name_or_path,
-        revision=args.model_revision,
-        device=choose_device(args.device),
-    )
+    processor = load_processor(args)
     return open_features(
         make_source(args),
         args.output_dir,

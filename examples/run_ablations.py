@@ -22,11 +22,9 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-import yaml
-
 from enclap_hf.training.caption_tables import CaptionDataError
+from enclap_hf.training.recipes import parse_script_arguments, read_recipe
 from enclap_hf.training.run_arguments import check_run_arguments
-from enclap_hf.training.script_arguments import parse_script_arguments
 
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run_captioning.py")
 RECIPE = "recipe.json"  # of a run, in its folder
@@ -62,8 +60,7 @@ class Run:
 
 def make_runs(args: AblationArguments, plan: dict) -> list[Run]:
     """All runs, seed by seed, so that a table of fewer seeds comes first."""
-    with open(os.path.join(os.path.dirname(args.plan), plan["recipe"]), encoding="utf-8") as file:
-        recipe = yaml.safe_load(file)
+    recipe = read_recipe(os.path.join(os.path.dirname(args.plan), plan["recipe"]))
     recipe.update(plan.get("overrides", {}))
     recipe.update(json.loads(args.overrides))
     recipe.setdefault("features_dir", os.path.join(args.output_dir, "_features"))
@@ -205,8 +202,7 @@ def read_arguments() -> tuple[AblationArguments, dict]:
     (args,) = parse_script_arguments([AblationArguments], __doc__, "PLAN [--argument VALUE ...]", arguments)
     if args.num_processes < 1:
         raise ValueError(f"Got `num_processes`={args.num_processes}; expected at least 1 run at once.")
-    with open(args.plan, encoding="utf-8") as file:
-        return args, json.load(file)
+    return args, read_recipe(args.plan)
 
 
 def set_up() -> tuple[AblationArguments, list[Run], list[str]]:

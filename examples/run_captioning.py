@@ -28,7 +28,7 @@ import torch
 import transformers
 from transformers import set_seed
 
-from enclap_hf import DEFAULT_MODEL, DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
+from enclap_hf import DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.freed_memory import keep_freed_memory
 from enclap_hf.model_card import CaptionerCard, Example, render_card, write_card
 from enclap_hf.model_card_makers import make_run_card
@@ -36,13 +36,7 @@ from enclap_hf.training.captioning_data import CaptionDataError, parse_source, r
 from enclap_hf.training.clips import ShownAudio, StreamedClips, TrainingClips
 from enclap_hf.training.feature_shards import FeatureSettings
 from enclap_hf.training.prepared_features import PreparedClips
-from enclap_hf.training.recipes import (
-    build_captioner,
-    expand_recipe,
-    load_training_processor,
-    open_features,
-    read_model_type,
-)
+from enclap_hf.training.recipes import expand_recipe, parse_script_arguments
 from enclap_hf.training.report import (
     CaptionScorer,
     StepTimes,
@@ -60,7 +54,7 @@ from enclap_hf.training.run_arguments import (
     find_run_arguments,
     write_run_arguments,
 )
-from enclap_hf.training.script_arguments import parse_script_arguments
+from enclap_hf.training.run_setup import build_captioner, choose_training_processor, open_features
 from enclap_hf.training.trainer import EnClapTrainer, find_last_complete_checkpoint
 
 logger = logging.getLogger("run_captioning")
@@ -70,8 +64,6 @@ FEATURES_FOLDER = "_features"
 DATA_FIELDS = ("train_data", "validation_data", "test_data")
 WRITTEN = ("model.safetensors", "README.md", "all_results.json", "predictions_validation.csv", "predictions_test.csv")
 NUM_EXAMPLES = 3  # recordings with their captions in the model card
-# Encoders beside a BART. The published captioners read another CLAP of the same kind, see recipes/README.md.
-PUBLISHED_CODEC, PUBLISHED_CLAP = "facebook/encodec_24khz", "laion/clap-htsat-fused"
 
 
 def parse_arguments() -> tuple[ModelArguments, DataArguments, CaptioningTrainingArguments]:
@@ -108,16 +100,14 @@ def set_up_logging(training_args: CaptioningTrainingArguments) -> None:
 
 
 def load_processor(model_args: ModelArguments, device: torch.device) -> EnClapProcessor:
-    """Encoders and tokenizer: the named ones, else the model's, the Hub's beside a BART, or the package's."""
-    model_name = model_args.model_name_or_path
-    model_type = read_model_type(model_name, model_args.model_revision)
-    own = {"enclap": model_name, "bart": None}.get(model_type, DEFAULT_MODEL)
-    is_bart_alone = model_type == "bart" and model_args.processor_name_or_path is None
-    return load_training_processor(
-        model_args.processor_name_or_path or own,
-        codec_name=model_args.codec_name_or_path or (PUBLISHED_CODEC if is_bart_alone else None),
-        clap_name=model_args.clap_name_or_path or (PUBLISHED_CLAP if is_bart_alone else None),
-        tokenizer_name=model_args.tokenizer_name_or_path or (model_name if model_type == "bart" else None),
+    """Encoders and tokenizer."""
+    return choose_training_processor(
+        model_args.model_name_or_path,
+        model_args.processor_name_or_path,
+        model_args.codec_name_or_path,
+        model_args.clap_name_or_path,
+        model_args.tokenizer_name_or_path,
+        revision=model_args.model_revision,
         device=device,
     )
 
@@ -354,7 +344,8 @@ def main() -> None:
     if training_args.push_to_hub:
         trainer.push_to_hub()
     report(trainer)
-    trainer.end()
+    if hasattr(trainer, "end"):  # transformers 5.0 has none
+        trainer.end()
 
 
 if __name__ == "__main__":

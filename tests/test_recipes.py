@@ -19,11 +19,12 @@ from transformers import (
 from conftest import build_codec, build_model, build_processor, build_tokenizer, make_clip
 from enclap_hf import DEFAULT_MODEL, EnClapProcessor
 from enclap_hf.hub_export import save_repository
-from enclap_hf.training import recipes
+from enclap_hf.training import run_setup
 from enclap_hf.training.captioning_data import CaptionDataError, DataSource
 from enclap_hf.training.feature_shards import FeatureSettings
 from enclap_hf.training.prepared_features import PreparedClips, describe_encoders
-from enclap_hf.training.recipes import choose_training_processor, expand_recipe, open_features
+from enclap_hf.training.recipes import expand_recipe
+from enclap_hf.training.run_setup import choose_training_processor, open_features
 from training_runs import TINY, load_script, make_recipe, train
 
 SETTINGS = FeatureSettings(4, shard_size=3)
@@ -98,8 +99,8 @@ def parts(tmp_path_factory):
 
 
 def test_beside_a_bart_the_published_encoders_and_its_tokenizer_are_read(parts, monkeypatch):
-    monkeypatch.setattr(recipes, "PUBLISHED_CODEC", str(parts / "codec"))
-    monkeypatch.setattr(recipes, "PUBLISHED_CLAP", str(parts / "clap"))
+    monkeypatch.setattr(run_setup, "PUBLISHED_CODEC", str(parts / "codec"))
+    monkeypatch.setattr(run_setup, "PUBLISHED_CLAP", str(parts / "clap"))
     processor = choose_training_processor(str(parts / "bart"))
     sources = [processor.codec_source["repo_id"], processor.clap_source["repo_id"]]
     assert sources == [str(parts / "codec"), str(parts / "clap")] and len(processor.tokenizer) == NUM_TOKENS
@@ -107,7 +108,8 @@ def test_beside_a_bart_the_published_encoders_and_its_tokenizer_are_read(parts, 
 
 
 def test_the_published_encoders_are_those_of_the_hub():
-    assert recipes.PUBLISHED_CODEC == "facebook/encodec_24khz" and recipes.PUBLISHED_CLAP == "laion/clap-htsat-fused"
+    assert run_setup.PUBLISHED_CODEC == "facebook/encodec_24khz"
+    assert run_setup.PUBLISHED_CLAP == "laion/clap-htsat-fused"
 
 
 def test_an_enclap_brings_its_own_encoders_and_random_weights_take_the_packages(parts, tmp_path):

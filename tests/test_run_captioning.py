@@ -19,8 +19,9 @@ from transformers import (
 
 from conftest import CAPTIONS, build_tokenizer, make_clip
 from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor
-from enclap_hf.training.recipes import build_captioner, expand_recipe
+from enclap_hf.training.recipes import expand_recipe
 from enclap_hf.training.run_arguments import check_arguments
+from enclap_hf.training.run_setup import build_captioner
 from training_runs import (
     EXAMPLES,
     RECIPES,

@@ -88,7 +88,10 @@ class DataArguments:
     max_frames_per_batch: int | None = field(
         default=None, metadata={"help": "codec frames in a process's batch, in the place of a number of clips"}
     )
-    max_train_clips: int | None = field(default=None, metadata={"help": "use the first clips of each data set only"})
+    max_train_clips: int | None = field(
+        default=None,
+        metadata={"help": "use the first clips of each data set only; their features have a folder of their own"},
+    )
     max_eval_clips: int | None = field(default=None, metadata={"help": "the same for validation and test"})
     feature_batch_size: int = field(default=16, metadata={"help": "clips encoded at a time"})
     feature_workers: int = field(default=0, metadata={"help": "processes that read recordings ahead"})
