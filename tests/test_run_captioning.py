@@ -70,7 +70,7 @@ def test_from_a_folder_of_sounds_to_an_evaluated_repository_with_a_card(work, tm
 
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\n") and "audio-captioning" in card and "random weights" in card
-    assert f"| clotho.csv test | 7 | {results['test_bleu_1']:.3f} |" in card and rows[0]["candidate"] in card
+    assert f"| clotho.csv test | 7 | {results['test_bleu_1']:.3f} |" in card and rows[0]["candidate"].strip() in card
     assert results["test_metric_versions"]["enclap-hf"] in card and str(work) not in card
     assert json.loads((tmp_path / "model_card.json").read_text())["scores"][1]["num_clips"] == 7
     state = json.loads((tmp_path / "trainer_state.json").read_text())
