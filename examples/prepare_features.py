@@ -107,7 +107,14 @@ def parse_arguments() -> FeatureArguments:
     """Arguments of the command line, behind what a training's recipe says of its encoders."""
     names = {argument.name for argument in fields(FeatureArguments)} - {"output_dir"}  # a recipe's is the training's
     usage = "[RECIPE] --data DATA --output_dir FOLDER [--argument VALUE ...]"
-    (args,) = parse_script_arguments([FeatureArguments], __doc__, usage, expand_recipe(sys.argv[1:], names))
+    try:
+        (args,) = parse_script_arguments([FeatureArguments], __doc__, usage, expand_recipe(sys.argv[1:], names))
+    except ValueError as error:
+        raise CaptionDataError(str(error)) from error
+    for name in ("max_clips", "shard_size", "batch_size"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise CaptionDataError(f"Got `{name}`={value}; expected at least 1.")
     return args
 
 
@@ -123,7 +130,7 @@ def load_processor(args: FeatureArguments) -> EnClapProcessor:
             revision=args.model_revision,
             device=choose_device(args.device),
         )
-    except (ValueError, OSError) as error:  # of what the user named
+    except (ValueError, OSError, RuntimeError) as error:  # of what the user named; the last of `device`
         raise CaptionDataError(str(error)) from error
 
 

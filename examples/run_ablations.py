@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass, field
 
 from enclap_hf.training.caption_tables import CaptionDataError
-from enclap_hf.training.recipes import parse_script_arguments, read_recipe
+from enclap_hf.training.recipes import parse_json_object, parse_script_arguments, read_recipe
 from enclap_hf.training.run_arguments import check_run_arguments
 
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run_captioning.py")
@@ -62,7 +62,7 @@ def make_runs(args: AblationArguments, plan: dict) -> list[Run]:
     """All runs, seed by seed, so that a table of fewer seeds comes first."""
     recipe = read_recipe(os.path.join(os.path.dirname(args.plan), plan["recipe"]))
     recipe.update(plan.get("overrides", {}))
-    recipe.update(json.loads(args.overrides))
+    recipe.update(parse_json_object(args.overrides, "overrides"))
     recipe.setdefault("features_dir", os.path.join(args.output_dir, "_features"))
     unknown = sorted(set(args.only) - set(plan["variants"]))
     if unknown:
@@ -110,14 +110,14 @@ def start(run: Run, num_at_once: int, *arguments: str) -> subprocess.Popen:
         )
 
 
-def run_all(runs: list[Run], num_at_once: int, *arguments: str) -> list[tuple[Run, str]]:
+def run_all(runs: list[Run], num_at_once: int, what: str, *arguments: str) -> list[tuple[Run, str]]:
     """Run all, so many at once; a stop of this process ends them. Returns those that failed, each with a message."""
     waiting, running, failures = list(runs), {}, []
     try:
         while waiting or running:
             while waiting and len(running) < num_at_once:
                 run = waiting.pop(0)
-                print(f"[{len(runs) - len(waiting)} of {len(runs)}] {run.folder} begins", flush=True)
+                print(f"[{len(runs) - len(waiting)} of {len(runs)}] {what} of {run.folder} begins", flush=True)
                 running[start(run, num_at_once, *arguments)] = run, time.perf_counter()
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             for process in [process for process in running if process.poll() is not None]:
@@ -126,7 +126,7 @@ def run_all(runs: list[Run], num_at_once: int, *arguments: str) -> list[tuple[Ru
                 if process.returncode:
                     outcome = describe_failure(run, process.returncode)
                     failures.append((run, f"{run.folder} {outcome}"))
-                print(f"{run.folder} {outcome}", flush=True)
+                print(f"{what} of {run.folder} {outcome}", flush=True)
     finally:
         end(list(running))
     return failures
@@ -156,9 +156,10 @@ def train_all(runs: list[Run], num_at_once: int) -> list[tuple[Run, str]]:
     first_of = {}
     for run in runs:
         first_of.setdefault(run.arguments["features_dir"], run)
-    failures = run_all(list(first_of.values()), 1, "--prepare_only", "True")
+    failures = run_all(list(first_of.values()), 1, "features", "--prepare_only", "True")
     missing = {run.arguments["features_dir"] for run, _ in failures}
-    return failures + run_all([run for run in runs if run.arguments["features_dir"] not in missing], num_at_once)
+    remaining = [run for run in runs if run.arguments["features_dir"] not in missing]
+    return failures + run_all(remaining, num_at_once, "training")
 
 
 def format_table(runs: list[Run], metrics: list[str]) -> str:

@@ -18,6 +18,7 @@ Without a recipe, on recordings of one's own:
 The same command again goes on where it was stopped or killed.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -62,7 +63,8 @@ logger = logging.getLogger("run_captioning")
 # Kept out of uploads by its first letter.
 FEATURES_FOLDER = "_features"
 DATA_FIELDS = ("train_data", "validation_data", "test_data")
-WRITTEN = ("model.safetensors", "README.md", "all_results.json", "predictions_validation.csv", "predictions_test.csv")
+PREDICTIONS = ("predictions_validation.csv", "predictions_test.csv")
+RESULTS = ("all_results.json", "train_results.json", "eval_results.json", "test_results.json", *PREDICTIONS)
 NUM_EXAMPLES = 3  # recordings with their captions in the model card
 
 
@@ -74,15 +76,15 @@ def parse_arguments() -> tuple[ModelArguments, DataArguments, CaptioningTraining
 
 def find_checkpoint(model_args, data_args, training_args) -> str | None:
     """The checkpoint that training goes on from; a run that was begun with other arguments is not gone on with."""
-    if training_args.resume_from_checkpoint:
-        return training_args.resume_from_checkpoint
-    folder = training_args.output_dir
-    checkpoint = find_last_complete_checkpoint(folder, training_args.world_size)
+    named, folder = training_args.resume_from_checkpoint, training_args.output_dir
+    if named and not os.path.isfile(os.path.join(named, "trainer_state.json")):
+        raise ValueError(f"Got `resume_from_checkpoint` {named}, which is no checkpoint; left out, it is the last one.")
+    checkpoint = named or find_last_complete_checkpoint(folder, training_args.world_size)
     arguments = find_run_arguments(model_args, data_args, training_args)
-    if checkpoint is None:
+    if named or checkpoint is None:
         if training_args.should_save:
             write_run_arguments(folder, arguments)
-        return None
+        return checkpoint
     check_run_arguments(
         os.path.join(folder, RUN_ARGUMENTS),
         arguments,
@@ -131,7 +133,7 @@ def load_data(model_args, data_args, training_args, processor, config) -> dict[s
     shown = ShownAudio(config.codec_vocab_size, config.num_codebooks, model_args.use_codes, model_args.use_clap)
     max_tokens = min(data_args.max_caption_tokens, config.max_position_embeddings)
     clips = {}
-    if training_args.do_train:
+    if data_args.train_data and (training_args.do_train or data_args.prepare_only):
         sources = [parse_source(entry) for entry in data_args.train_data]
         weights = read_weights(sources)
         if data_args.streaming:
@@ -222,17 +224,28 @@ def train(trainer: EnClapTrainer, checkpoint: str | None) -> None:
     args = trainer.args
     if checkpoint is not None:
         logger.info("Going on from %s.", checkpoint)
-    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    if checkpoint is not None and trainer.load_finished(checkpoint):
+        logger.info("All %d steps were done before.", trainer.state.global_step)
+        metrics = {}
+    else:
+        remove_results(args)
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        times = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, StepTimes))
+        metrics.update({f"train_{name}": value for name, value in times.summarize().items()})
     metrics.update(compare_evaluations(trainer.state.log_history, args.metric_for_best_model or "loss"))
     trainer.save_model(_internal_call=True)
-    times = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, StepTimes))
-    if not times.seconds:
-        logger.info("All %d steps were done before.", trainer.state.global_step)
-        return
-    metrics.update({f"train_{name}": value for name, value in times.summarize().items()})
-    trainer.log_metrics("train", metrics)
-    trainer.save_metrics("train", metrics)
+    if metrics:
+        trainer.log_metrics("train", metrics)
+        trainer.save_metrics("train", metrics)
     trainer.save_state()
+
+
+def remove_results(args) -> None:
+    """Remove the results of an earlier model, which a new one would else be published with."""
+    if args.should_save:
+        for name in RESULTS:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(args.output_dir, name))
 
 
 def evaluate(trainer: EnClapTrainer, clips: dict) -> None:
@@ -306,7 +319,8 @@ def report(trainer: EnClapTrainer) -> None:
     for line in describe_training(results, trainer.args.metric_for_best_model or "loss"):
         print(line)
     folder = trainer.args.output_dir
-    written = [name for name in WRITTEN if os.path.exists(os.path.join(folder, name))]
+    names = ("model.safetensors", "README.md", "all_results.json", *PREDICTIONS)
+    written = [name for name in names if os.path.exists(os.path.join(folder, name))]
     print(f"{folder} holds {', '.join(written)}.")
     print(json.dumps(results))
 
@@ -323,25 +337,29 @@ def set_up() -> tuple:
     scorer = build_scorer(data_args, training_args, processor)
     model = build_model(model_args, processor)
     clips = load_data(model_args, data_args, training_args, processor, model.config)
-    return model_args, data_args, training_args, checkpoint, processor, scorer, model, clips
+    processor.num_codebooks = model.config.num_codebooks  # features keep all, the model may read fewer
+    trainer = None
+    if not data_args.prepare_only:
+        trainer = build_trainer(model_args, data_args, training_args, model, processor, clips, scorer)
+    return model_args, data_args, checkpoint, clips, trainer
 
 
 def main() -> None:
     keep_freed_memory()
     try:
-        model_args, data_args, training_args, checkpoint, processor, scorer, model, clips = set_up()
-    except (ValueError, OSError) as error:  # of what the user named; later ones are not
+        model_args, data_args, checkpoint, clips, trainer = set_up()
+    except (ValueError, TypeError, OSError) as error:  # of what the user named; later ones are not
         raise CaptionDataError(str(error)) from error
     if data_args.prepare_only:
+        folders = [part.folder for split in clips.values() for part in split.parts]
+        print(f"The features are in {', '.join(folders)}.")
         return
-    processor.num_codebooks = model.config.num_codebooks  # features keep all, the model may read fewer
-    trainer = build_trainer(model_args, data_args, training_args, model, processor, clips, scorer)
-    if training_args.do_train:
+    if trainer.args.do_train:
         train(trainer, checkpoint)
     evaluate(trainer, clips)
-    if training_args.do_train:
+    if trainer.args.do_train:
         write_model_card(trainer, model_args, data_args, clips)
-    if training_args.push_to_hub:
+    if trainer.args.push_to_hub:
         trainer.push_to_hub()
     report(trainer)
     if hasattr(trainer, "end"):  # transformers 5.0 has none

@@ -426,3 +426,13 @@ def test_a_streamed_dataset_gives_every_clip_once_over_its_shards(tmp_path):
     seen = [clip.captions[0] for part in range(2) for clip in stream_clips(source, shuffle_seed=3, shard=(part, 2))]
     assert sorted(seen) == captions
     assert np.array_equal(seen, [c.captions[0] for p in range(2) for c in stream_clips(source, 3, (p, 2))])
+
+
+def test_scenes_of_other_seeds_are_written_anew(tmp_path):
+    """A test set could else be the training set."""
+    names = []
+    for first_seed in (0, 900, 900):
+        clips, _ = read_clips(DataSource(str(tmp_path), num_scenes=2, first_seed=first_seed), show_progress=False)
+        names.append([clip.name for clip in clips])
+    assert names[0] == ["scene_0000000.wav", "scene_0000001.wav"]
+    assert names[1] == names[2] == ["scene_0000900.wav", "scene_0000901.wav"]

@@ -128,12 +128,16 @@ def test_intervals_and_a_comparison_are_printed(predictions, references, tmp_pat
         ("p.csv", "file_name,candidate\na.wav,x, y\n", "another number of cells"),
         ("p.csv", "file_name,candidate\na.wav,x\na.wav,y\n", "two predictions for 'a.wav'"),
         ("p.csv", "file_name,candidate\na.wav,x\n", "no references for a clip"),
-        ("p.csv", "file_name,caption_1\na.wav,x\n", "no column for the captions"),
+        ("p.csv", "file_name,caption_1\na.wav,x\n", "has a caption; expected one in a column of"),
         ("p.csv", b"file_name,candidate\na.wav,\xff\xfe\n", "not UTF-8"),
         ("p.jsonl", '{"file": 1\n', "line 1: no JSON"),
         ("p.jsonl", "[1]\n", "got a list; expected an object"),
         ("p.jsonl", '{"file": "a", "candidate": 3}\n', "got 3 where a caption should be"),
-        ("p.jsonl", '{"file": "a", "candidate": null, "references": ["x"]}\n', "no column for the captions"),
+        (
+            "p.jsonl",
+            '{"file": "a", "candidate": null, "references": ["x"]}\n',
+            "has a caption; expected one in a column of",
+        ),
         ("p.json", '{"file": "a"}', "expected a list of objects"),
     ],
 )

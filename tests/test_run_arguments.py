@@ -81,9 +81,60 @@ def test_a_run_is_gone_on_with_under_arguments_that_decide_no_step(begun, tmp_pa
 
 def test_a_named_checkpoint_is_gone_on_from_whatever_the_arguments(begun, tmp_path, monkeypatch):
     folder, recipe = copy_run(begun, tmp_path)
-    checkpoint = os.path.join(folder, "checkpoint-2")
-    train(monkeypatch, recipe, "--max_steps", "3", "--learning_rate", "0.5", "--resume_from_checkpoint", checkpoint)
+    other = ["--learning_rate", "0.5"]
+    checkpoint = ["--resume_from_checkpoint", os.path.join(folder, "checkpoint-2")]
+    train(monkeypatch, recipe, "--max_steps", "3", "--save_steps", "1", *other, *checkpoint)
     assert len(read_losses(folder)) == 3
+    with pytest.raises(CaptionDataError, match="was begun with learning_rate=0.5, and this command has"):
+        train(monkeypatch, recipe, "--max_steps", "4")
+    train(monkeypatch, recipe, "--max_steps", "4", *other)
+    assert len(read_losses(folder)) == 4
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_a_finished_run_is_not_trained_further(work, tmp_path, monkeypatch, best):
+    """Trainer takes one step before it looks whether any is left."""
+    arguments = {"test_data": None} if best else {**NO_EVALUATION, "test_data": None}
+    recipe = make_recipe(work, tmp_path, features_dir=str(work / "features"), max_steps=4, save_steps=2, **arguments)
+    first = train(monkeypatch, recipe)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    os.remove(tmp_path / "model.safetensors")  # as a kill before the end leaves it
+    again = train(monkeypatch, recipe)
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
+    assert not (tmp_path / "checkpoint-5").exists() and again["train_loss"] == first["train_loss"]
+    if best:
+        assert again["eval_cider_d"] == first["eval_cider_d"] and again["last_eval_step"] == 4
+
+
+def test_scores_of_an_earlier_model_are_not_those_of_a_new_one(work, begun, tmp_path, monkeypatch, capsys):
+    folder, recipe = copy_run(begun, tmp_path)
+    source = json.dumps({"path": str(work / "clotho.csv"), "audio_dir": str(work / "audio")})
+    assert "test_cider_d" in train(monkeypatch, recipe, "--test_data", source)
+    shutil.rmtree(os.path.join(folder, "checkpoint-2"))
+    assert "test_cider_d" not in train(monkeypatch, recipe, "--learning_rate", "0.01")
+    assert "predictions_test.csv" not in os.listdir(folder)
+
+
+def test_another_models_scores_are_not_put_beside_a_model(work, begun, monkeypatch):
+    source = json.dumps({"path": str(work / "clotho.csv"), "audio_dir": str(work / "audio")})
+    command = ["--model_name_or_path", str(work / "enclap"), "--test_data", source, "--output_dir", str(begun)]
+    monkeypatch.setattr(sys, "argv", ["run_captioning.py", *command, "--use_cpu"])
+    with pytest.raises(CaptionDataError, match="holds another model and its scores; choose another `output_dir`"):
+        load_script("run_captioning").main()
+
+
+def test_a_recipe_is_evaluated_without_training(work, begun, tmp_path, monkeypatch):
+    recipe = make_recipe(work, tmp_path, model_name_or_path=str(begun), config_overrides=None)
+    results = train(monkeypatch, recipe, "--do_train", "False", "--features_dir", str(work / "features"))
+    assert "test_cider_d" in results and not (tmp_path / "model.safetensors").exists()
+
+
+def test_features_are_prepared_without_training(work, tmp_path, monkeypatch, capsys):
+    recipe = make_recipe(work, tmp_path, do_train=False, **NO_EVALUATION)
+    monkeypatch.setattr(sys, "argv", ["run_captioning.py", recipe, "--prepare_only"])
+    load_script("run_captioning").main()
+    assert capsys.readouterr().out.splitlines()[-1] == f"The features are in {tmp_path}/_features/train-0."
+    assert (tmp_path / "_features" / "train-0" / "features.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +156,15 @@ def test_a_named_checkpoint_is_gone_on_from_whatever_the_arguments(begun, tmp_pa
         ),
         ({"streaming": True, "max_steps": -1, "num_train_epochs": 1}, "without `max_steps`; give --max_steps"),
         ({"model_name_or_path": "no/such/folder"}, "no/such/folder"),
-        ({"attention": "all"}, "Got --attention all, which nothing takes; expected: .* A recipe stands first"),
+        ({"resume_from_checkpoint": "no/checkpoint-9"}, "no/checkpoint-9, which is no checkpoint"),
+        ({"mcm_probability": 3}, "Got `mcm_probability`=3.0; expected a share from 0 to 1"),
+        ({"mcm_span": 0}, "Got `mcm_span`=0; expected at least 1"),
+        ({"captions_per_clip": "two"}, "Got `captions_per_clip`=two; expected all or one"),
+        ({"max_train_clips": 0}, "Got `max_train_clips`=0; expected at least 1"),
+        ({"config_overrides": "{bad"}, "Got `config_overrides` {bad, which is no JSON"),
+        ({"config_overrides": "[1]"}, r"Got `config_overrides` \[1\]; expected an object"),
+        ({"config_overrides": {"d_modell": 3}}, "Got `config_overrides` of d_modell, which EnClapConfig does not have"),
+        ({"attention": "all"}, "Got --attention all, which nothing takes; expected: .*\\[RECIPE\\]"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
@@ -118,7 +177,7 @@ def test_what_cannot_be_is_refused_before_anything_is_encoded(work, tmp_path, mo
 
 def test_a_recipe_behind_an_argument_is_refused(work, tmp_path, monkeypatch):
     recipe = make_recipe(work, tmp_path)
-    with pytest.raises(CaptionDataError, match="recipe.json, which nothing takes.*A recipe stands first"):
+    with pytest.raises(CaptionDataError, match="recipe.json, which nothing takes; expected: .*\\[RECIPE\\]"):
         train(monkeypatch, "--seed=1", recipe, f"--output_dir={tmp_path}")
 
 

@@ -54,7 +54,7 @@ def read_predictions(path: Path | str) -> list[CaptionRow]:
             raise ValueError(
                 f"No clip of {path} has a caption; expected one at least. The first failed with: {failed[0].error}"
             )
-        raise ValueError(f"{path} has no column for the captions; expected one of {', '.join(CAPTION_COLUMNS)}.")
+        raise ValueError(f"No line of {path} has a caption; expected one in a column of {', '.join(CAPTION_COLUMNS)}.")
     kept: dict[str | int, CaptionRow] = {}
     for number, row in enumerate(rows):
         key = number if row.file_name is None else normalise_name(row.file_name)

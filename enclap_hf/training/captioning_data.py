@@ -7,6 +7,7 @@ What cannot be used is listed with its reason, and skipped up to the share that 
 Tables are read by `caption_tables.py`, and found in folders by `caption_folders.py`.
 """
 
+import csv
 import json
 import logging
 import math
@@ -21,6 +22,7 @@ from .excluded_clips import is_excluded, read_excluded
 
 logger = logging.getLogger(__name__)
 
+SCENE_TABLE = "captions.csv"
 DEFAULT_AUDIO_COLUMN = "audio"
 # Columns of a `datasets` data set by which an `exclude` list may know its clips.
 _ID_COLUMNS = ("id", "file_name", "youtube_id", "ytid")
@@ -174,18 +176,20 @@ def write_scene_table(path: str, source: DataSource, show_progress: bool) -> str
     """Write sound scenes unless they are there; returns their table, in Clotho's layout."""
     from ..sound_scenes import write_scenes
 
-    table = os.path.join(path, "captions.csv")
-    if count_rows(table) != source.num_scenes:
+    table = os.path.join(path, SCENE_TABLE)
+    if not has_scenes(source):
         write_scenes(path, source.num_scenes, source.first_seed, show_progress=show_progress)
     return table
 
 
-def count_rows(table: str) -> int:
-    """Lines of a table below its header; 0 where it does not exist."""
+def has_scenes(source: DataSource) -> bool:
+    """Whether the table of a source's sound scenes is there, and is that of its number and seeds."""
+    table = os.path.join(source.path, SCENE_TABLE)
     if not os.path.exists(table):
-        return 0
-    with open(table, encoding="utf-8") as file:
-        return sum(1 for _ in file) - 1
+        return False
+    with open(table, encoding="utf-8", newline="") as file:
+        names = [row["file_name"] for row in csv.DictReader(file)]
+    return len(names) == source.num_scenes and names[0] == f"scene_{source.first_seed:07d}.wav"
 
 
 def check_bad_share(bad: Sequence[BadClip], num_clips: int, max_share: float, where: str) -> None:

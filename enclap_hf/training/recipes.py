@@ -12,6 +12,21 @@ from .caption_clips import CaptionDataError
 RECIPE_EXTENSIONS = (".json", ".yaml", ".yml")
 
 
+def parse_json_object(text: str, argument: str) -> dict:
+    """Parse an argument that is a JSON object.
+
+    Raises:
+        CaptionDataError: it is none.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise CaptionDataError(f"Got `{argument}` {text}, which is no JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise CaptionDataError(f'Got `{argument}` {text}; expected an object of names and values: {{"name": 1}}.')
+    return value
+
+
 def expand_recipe(arguments: list[str], names: Collection[str] | None = None) -> list[str]:
     """Replace a recipe at the head of a command line by the arguments that it holds; those behind it override them.
 
@@ -48,9 +63,9 @@ def read_recipe(path: str) -> dict:
         with open(path, encoding="utf-8-sig") as file:  # passes a byte order mark over
             recipe = json.load(file) if kind == "JSON" else yaml.safe_load(file)
     except OSError as error:
-        raise CaptionDataError(f"The recipe {path} cannot be read: {error.strerror}.") from None
+        raise CaptionDataError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
-        raise CaptionDataError(f"The recipe {path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+        raise CaptionDataError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
     except json.JSONDecodeError as error:
         raise CaptionDataError(f"{path}, line {error.lineno}: no valid JSON, {error.msg}; correct it there.") from None
     except yaml.YAMLError as error:
@@ -86,7 +101,6 @@ def parse_script_arguments(dataclass_types: Sequence[type], header: str, usage: 
     *parsed, unused = parser.parse_args_into_dataclasses(list(arguments), return_remaining_strings=True)
     if unused:
         raise ValueError(
-            f"Got {' '.join(unused)}, which nothing takes; expected: {parser.prog} {usage}. A recipe stands first; "
-            "--help lists the arguments."
+            f"Got {' '.join(unused)}, which nothing takes; expected: {parser.prog} {usage}. --help lists the arguments."
         )
     return tuple(parsed)

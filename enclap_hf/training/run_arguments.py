@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass, field
 
 from transformers import Seq2SeqTrainingArguments
 
-from .caption_tables import CaptionDataError
+from ..configuration_enclap import EnClapConfig
+from .caption_clips import CaptionDataError
+from .clips import CAPTION_CHOICES
+from .recipes import parse_json_object
 from .trainer import check_settings, find_sampling_strategy
 
 logger = logging.getLogger(__name__)
@@ -21,7 +24,7 @@ _TRAINING_FIELDS = (
     ("train_data", "streaming", "captions_per_clip", "max_caption_tokens", "max_duration_s", "max_frames_per_batch")
     + ("max_train_clips", "train_sampling_strategy", "group_by_length", "seed", "data_seed", "learning_rate")
     + ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "weight_decay", "max_grad_norm")
-    + ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
+    + ("bf16", "fp16", "optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")
 )
 
 
@@ -61,7 +64,14 @@ class ModelArguments:
 
     def __post_init__(self):
         if isinstance(self.config_overrides, str):
-            self.config_overrides = json.loads(self.config_overrides)
+            self.config_overrides = parse_json_object(self.config_overrides, "config_overrides")
+        unknown = sorted(name for name in self.config_overrides or {} if not hasattr(EnClapConfig(), name))
+        if set(unknown) - {"attn_implementation"}:
+            raise ValueError(f"Got `config_overrides` of {', '.join(unknown)}, which EnClapConfig does not have.")
+        if not 0 <= self.mcm_probability <= 1:
+            raise ValueError(f"Got `mcm_probability`={self.mcm_probability}; expected a share from 0 to 1.")
+        if self.mcm_span < 1:
+            raise ValueError(f"Got `mcm_span`={self.mcm_span}; expected at least 1 codec frame.")
         if not self.use_codes and not self.use_clap:
             raise ValueError("Got `use_codes` False and `use_clap` False; expected at least one of them to be True.")
         if not self.use_codes:
@@ -96,7 +106,17 @@ class DataArguments:
     feature_batch_size: int = field(default=16, metadata={"help": "clips encoded at a time"})
     feature_workers: int = field(default=0, metadata={"help": "processes that read recordings ahead"})
     prepare_only: bool = field(default=False, metadata={"help": "prepare the features of all data sets and stop"})
-    metrics: str = field(default="fast", metadata={"help": "set or name of metrics, see `enclap score --help`"})
+    metrics: str = field(default="fast", metadata={"help": "sets or names of metrics, see `enclap score --help`"})
+
+    def __post_init__(self):
+        if self.captions_per_clip not in CAPTION_CHOICES:
+            raise ValueError(
+                f"Got `captions_per_clip`={self.captions_per_clip}; expected {' or '.join(CAPTION_CHOICES)}."
+            )
+        for name in ("max_train_clips", "max_eval_clips", "feature_batch_size", "max_caption_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"Got `{name}`={value}; expected at least 1.")
 
 
 @dataclass
@@ -110,7 +130,10 @@ class CaptioningTrainingArguments(Seq2SeqTrainingArguments):
 
 def check_arguments(model_args, data_args, training_args) -> None:
     """Refuse what cannot be, before anything is loaded or encoded."""
-    if data_args.train_data and not (training_args.do_train or data_args.prepare_only):
+    if data_args.prepare_only and data_args.streaming:
+        raise ValueError("Got `prepare_only` with `streaming`; a stream has no features to prepare.")
+    evaluates_only = data_args.validation_data or data_args.test_data
+    if data_args.train_data and not (training_args.do_train or data_args.prepare_only or evaluates_only):
         raise ValueError("Got `train_data` without `do_train`; add --do_train to train, or leave `train_data` out.")
     if not (training_args.do_train or data_args.validation_data or data_args.test_data or data_args.prepare_only):
         raise ValueError(
@@ -129,6 +152,10 @@ def check_arguments(model_args, data_args, training_args) -> None:
         raise ValueError(
             "Got no `validation_data` to evaluate on; name it, or leave `do_eval` and `eval_strategy` out."
         )
+    model, folder = model_args.model_name_or_path or "", training_args.output_dir
+    is_other = os.path.realpath(model) != os.path.realpath(folder)
+    if not training_args.do_train and is_other and os.path.exists(os.path.join(folder, "model.safetensors")):
+        raise ValueError(f"{folder} holds another model and its scores; choose another `output_dir`.")
     if training_args.do_train:
         check_settings(training_args, data_args.max_frames_per_batch)
         if data_args.streaming:

@@ -11,7 +11,7 @@ from ..configuration_enclap import EnClapConfig
 from ..feature_extraction_enclap import EnClapFeatureExtractor
 from ..modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
 from ..processing_enclap import EnClapProcessor
-from .captioning_data import DataSource, check_bad_share, count_rows, read_clips
+from .captioning_data import DataSource, check_bad_share, has_scenes, read_clips
 from .feature_shards import FeatureSettings, prepare_features
 from .prepared_features import PreparedClips, is_prepared, read_manifest
 
@@ -214,8 +214,7 @@ def open_features(
     if read_manifest(path) is not None:
         return PreparedClips(path, processor, max_clips)
     is_main = process_index == 0
-    table = os.path.join(path, "captions.csv")
-    while source.num_scenes is not None and not is_main and count_rows(table) != source.num_scenes:
+    while source.num_scenes is not None and not is_main and not has_scenes(source):
         time.sleep(_SECONDS_BETWEEN_LOOKS)  # the main process is writing the scenes
     clips, bad = read_clips(source, show_progress=is_main)
     if max_clips is not None and max_clips < len(clips):

@@ -17,10 +17,12 @@ import glob
 import itertools
 import json
 import logging
+import math
 import os
 
 import torch
-from transformers import Seq2SeqTrainer, TrainerCallback
+from transformers import Seq2SeqTrainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..hub_export import add_remote_code
@@ -131,6 +133,29 @@ class EnClapTrainer(Seq2SeqTrainer):
         }
 
     # Training
+
+    def load_finished(self, checkpoint: str) -> bool:
+        """Load the model of a training that is done, the best one where that is chosen; Trainer would take a step more.
+
+        Args:
+            checkpoint: folder of its last step.
+        Returns:
+            False, and nothing is loaded, where steps are left.
+        """
+        state = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
+        if state.global_step < self._count_steps():
+            return False
+        self.state = state
+        best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        self._load_from_checkpoint(checkpoint if best is None else best)
+        return True
+
+    def _count_steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        num_batches = len(self.get_train_dataloader())
+        return math.ceil(self.args.num_train_epochs * max(-(-num_batches // self.args.gradient_accumulation_steps), 1))
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device) -> tuple[list, torch.Tensor | None]:
         """Batches of one optimiser step, and what its losses are divided by.
