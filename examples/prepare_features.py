@@ -31,6 +31,7 @@ from enclap_hf.training.feature_shards import FeatureSettings
 from enclap_hf.training.prepared_features import MANIFEST, PreparedClips
 from enclap_hf.training.recipes import expand_recipe, parse_script_arguments
 from enclap_hf.training.report import measure_peak_memory_gib
+from enclap_hf.training.run_arguments import EncoderArguments
 from enclap_hf.training.run_setup import choose_training_processor, open_features
 
 
@@ -50,26 +51,6 @@ class FeatureArguments:
     exclude: str | None = field(default=None, metadata={"help": "list of clips to leave out, see `DataSource`"})
     num_scenes: int | None = field(default=None, metadata={"help": "write so many sound scenes to `data` first"})
     first_seed: int = field(default=0, metadata={"help": "seed of the first scene"})
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={
-            "help": "EnCLAP or BART that training will start from, which decides the encoders; left out, those of the "
-            "model inside the package"
-        },
-    )
-    model_revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub repository"})
-    processor_name_or_path: str | None = field(
-        default=None, metadata={"help": "EnCLAP repository with the encoders; left out, the model's"}
-    )
-    codec_name_or_path: str | None = field(
-        default=None, metadata={"help": "another EnCodec in the place of the processor's"}
-    )
-    clap_name_or_path: str | None = field(
-        default=None, metadata={"help": "another CLAP in the place of the processor's, with or without fusion"}
-    )
-    tokenizer_name_or_path: str | None = field(
-        default=None, metadata={"help": "another tokenizer; features do not depend on it"}
-    )
     max_duration_s: float = field(default=60.0, metadata={"help": "seconds read from the start of a recording"})
     max_clips: int | None = field(default=None, metadata={"help": "the first clips only, in <output_dir>-first<N>"})
     max_bad_share: float = field(default=0.01, metadata={"help": "share of clips that may be missing or broken"})
@@ -103,22 +84,23 @@ def choose_device(device: str | None) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
-def parse_arguments() -> FeatureArguments:
+def parse_arguments() -> tuple[FeatureArguments, EncoderArguments]:
     """Arguments of the command line, behind what a training's recipe says of its encoders."""
-    names = {argument.name for argument in fields(FeatureArguments)} - {"output_dir"}  # a recipe's is the training's
+    types = (FeatureArguments, EncoderArguments)
+    names = {argument.name for group in types for argument in fields(group)} - {"output_dir"}  # that of the training
     usage = "[RECIPE] --data DATA --output_dir FOLDER [--argument VALUE ...]"
     try:
-        (args,) = parse_script_arguments([FeatureArguments], __doc__, usage, expand_recipe(sys.argv[1:], names))
+        args, encoder_args = parse_script_arguments(types, __doc__, usage, expand_recipe(sys.argv[1:], names))
     except ValueError as error:
         raise CaptionDataError(str(error)) from error
     for name in ("max_clips", "shard_size", "batch_size"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise CaptionDataError(f"Got `{name}`={value}; expected at least 1.")
-    return args
+    return args, encoder_args
 
 
-def load_processor(args: FeatureArguments) -> EnClapProcessor:
+def load_processor(args: EncoderArguments, device: str) -> EnClapProcessor:
     """The encoders."""
     try:
         return choose_training_processor(
@@ -128,15 +110,15 @@ def load_processor(args: FeatureArguments) -> EnClapProcessor:
             args.clap_name_or_path,
             args.tokenizer_name_or_path,
             revision=args.model_revision,
-            device=choose_device(args.device),
+            device=device,
         )
     except (ValueError, OSError, RuntimeError) as error:  # of what the user named; the last of `device`
         raise CaptionDataError(str(error)) from error
 
 
-def prepare(args: FeatureArguments) -> PreparedClips:
+def prepare(args: FeatureArguments, encoder_args: EncoderArguments) -> PreparedClips:
     """Prepare this process's share, wait for the others, and open what all have made."""
-    processor = load_processor(args)
+    processor = load_processor(encoder_args, choose_device(args.device))
     return open_features(
         make_source(args),
         args.output_dir,
@@ -153,10 +135,10 @@ def prepare(args: FeatureArguments) -> PreparedClips:
 
 def main() -> None:
     keep_freed_memory()
-    args = parse_arguments()
+    args, encoder_args = parse_arguments()
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     began = time.perf_counter()
-    features = prepare(args)
+    features = prepare(args, encoder_args)
     if int(os.environ.get("RANK", 0)) == 0:
         num_bad = len(features.manifest["bad_clips"])
         print(f"Wrote {features.folder}: features of {len(features)} clips; {num_bad} could not be used ({MANIFEST}).")

@@ -362,8 +362,7 @@ def main() -> None:
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
     report(trainer)
-    if hasattr(trainer, "end"):  # transformers 5.0 has none
-        trainer.end()
+    trainer.end()
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ _TRAINING_FIELDS = (
 
 
 @dataclass
-class ModelArguments:
-    """What is trained."""
+class EncoderArguments:
+    """What a training starts from, and with it the encoders."""
 
     model_name_or_path: str | None = field(
         default=None,
@@ -52,6 +52,12 @@ class ModelArguments:
     tokenizer_name_or_path: str | None = field(
         default=None, metadata={"help": "another tokenizer in the place of the processor's or the BART's"}
     )
+
+
+@dataclass
+class ModelArguments(EncoderArguments):
+    """What is trained."""
+
     config_overrides: dict | str | None = field(
         default=None, metadata={"help": 'fields of EnClapConfig, as JSON: {"d_model": 256, "label_smoothing": 0.1}'}
     )

@@ -19,6 +19,7 @@ import json
 import logging
 import math
 import os
+import time
 
 import torch
 from transformers import Seq2SeqTrainer, TrainerCallback, TrainerState
@@ -30,6 +31,8 @@ from ..losses_enclap import IGNORED_TARGET
 from .clip_batches import STRATEGIES, ClipBatchSampler, KeyedClips
 
 logger = logging.getLogger(__name__)
+
+_SECONDS_TO_LET_GO = 0.2
 
 
 class EnClapTrainer(Seq2SeqTrainer):
@@ -264,6 +267,17 @@ class EnClapTrainer(Seq2SeqTrainer):
                 output = model(**audio, mcm_targets=targets, num_items_in_batch=ones)
                 sums[2] += output["mcm_loss"].item()
                 sums[3] += hidden.sum().item() / config.num_codebooks
+
+    def end(self) -> None:
+        """As in Trainer, which has it since 5.1: call it at the end of a script.
+
+        With gloo, a process that ends at once after a sum over processes can hang: the thread that still holds the
+        sum's tensor waits for Python to let go of it, and Python waits for that thread. It is given a moment.
+        """
+        if self.args.world_size > 1:
+            time.sleep(_SECONDS_TO_LET_GO)
+        if hasattr(super(), "end"):
+            super().end()
 
     # Saving
 
