@@ -216,3 +216,14 @@ def make_inputs(lengths=(40, 57, 9), seed: int = 0, config: EnClapConfig | None 
             ids[i, 5 + i :] = -100
         inputs["labels"] = ids
     return inputs
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> str:
+    """A folder with a tiny captioner and its processor."""
+    folder = str(tmp_path_factory.mktemp("repository"))
+    model = build_model()
+    model.generation_config.max_length = 12
+    model.save_pretrained(folder)
+    build_processor().save_pretrained(folder)
+    return folder

@@ -12,21 +12,11 @@ import pytest
 import soundfile
 from transformers import pipeline
 
-from conftest import build_model, build_processor, make_clip
+from conftest import make_clip
 from enclap_hf.cli import main
 from enclap_hf.commands import caption as caption_command
 
 RATE = 24_000
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory) -> str:
-    folder = str(tmp_path_factory.mktemp("repository"))
-    model = build_model()
-    model.generation_config.max_length = 12
-    model.save_pretrained(folder)
-    build_processor().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -14,16 +14,6 @@ from enclap_hf.cli import main
 PUBLISHED = str(Path(__file__).parent / "published_tiny/ckpt")
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory) -> str:
-    folder = str(tmp_path_factory.mktemp("repository"))
-    model = build_model()
-    model.generation_config.max_length = 12
-    model.save_pretrained(folder)
-    build_processor().save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def recording(tmp_path) -> str:
     soundfile.write(tmp_path / "clip.wav", make_clip(0.4), 24_000)

@@ -15,7 +15,7 @@ import soundfile
 from huggingface_hub import metadata_load
 from transformers import pipeline
 
-from conftest import build_model, build_processor, make_clip
+from conftest import make_clip
 from enclap_hf.cli import main
 from enclap_hf.demo import captioning
 from enclap_hf.demo.captioning import describe_recording, format_notice
@@ -28,16 +28,6 @@ needs_gradio = pytest.mark.skipif(
     importlib.util.find_spec("gradio") is None, reason='needs gradio: pip install "enclap-hf[demo]"'
 )
 needs_pillow = pytest.mark.skipif(importlib.util.find_spec("PIL") is None, reason="needs pillow, which gradio brings")
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory) -> str:
-    folder = str(tmp_path_factory.mktemp("repository"))
-    model = build_model()
-    model.generation_config.max_length = 12
-    model.save_pretrained(folder)
-    build_processor().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
