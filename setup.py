@@ -26,7 +26,7 @@ setup(
     packages=find_packages(include=["enclap_hf", "enclap_hf.*"]),
     package_data={
         "enclap_hf": [
-            *("model_card_template.md", "default_model/*", "default_model/*/*"),
+            *("hub/model_card_template.md", "default_model/*", "default_model/*/*"),
             *("metrics/*", "metrics/java/*", "demo/page.css"),
         ]
     },

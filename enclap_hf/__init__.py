@@ -1,26 +1,26 @@
 """EnCLAP audio captioning, native to Hugging Face.
 
 Public names are loaded when first used, so that `import enclap_hf` stays light. The Auto classes and
-`pipeline("audio-captioning")` know EnCLAP from this import on, see `auto_registration.py`.
+`pipeline("audio-captioning")` know EnCLAP from this import on, see `hub/registration.py`.
 """
 
 import importlib
 
-from .auto_registration import DEFAULT_MODEL, register_with_transformers
+from .hub.registration import DEFAULT_MODEL, register_with_transformers
 from .version import __version__
 
 _MODULE_OF_NAME = {
     "AudioCaptioningMetrics": "metrics",
-    "AudioCaptioningPipeline": "pipeline",
-    "AudioLoadError": "audio_loading",
-    "DataCollatorForEnClap": "data_collator",
-    "EnClapConfig": "configuration_enclap",
-    "EnClapFeatureExtractor": "feature_extraction_enclap",
-    "EnClapForConditionalGeneration": "modeling_enclap",
-    "EnClapModel": "modeling_enclap",
-    "EnClapProcessor": "processing_enclap",
+    "AudioCaptioningPipeline": "model.pipeline",
+    "AudioLoadError": "model.audio_loading",
+    "DataCollatorForEnClap": "training.data_collator",
+    "EnClapConfig": "model.configuration_enclap",
+    "EnClapFeatureExtractor": "model.feature_extraction_enclap",
+    "EnClapForConditionalGeneration": "model.modeling_enclap",
+    "EnClapModel": "model.modeling_enclap",
+    "EnClapProcessor": "model.processing_enclap",
     "EnClapTrainer": "training.trainer",
-    "load_audio": "audio_loading",
+    "load_audio": "model.audio_loading",
     "make_scene": "sound_scenes",
 }
 

@@ -50,16 +50,16 @@ def add_score_command(commands) -> None:
 
 def add_scenes_command(commands) -> None:
     """`enclap scenes`."""
-    from .sound_scenes import scene_files
+    from .commands import scenes
 
     parser = commands.add_parser(
         "scenes",
         help="write synthesised sound scenes with captions",
-        description=scene_files.DESCRIPTION,
-        epilog=scene_files.EXAMPLE,
+        description=scenes.DESCRIPTION,
+        epilog=scenes.EXAMPLE,
     )
-    scene_files.add_scene_arguments(parser)
-    parser.set_defaults(run=scene_files.run_scenes)
+    scenes.add_scene_arguments(parser)
+    parser.set_defaults(run=scenes.run_scenes)
 
 
 def add_convert_command(commands) -> None:

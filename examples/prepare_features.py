@@ -25,10 +25,10 @@ from dataclasses import dataclass, field, fields
 import torch
 
 from enclap_hf import EnClapProcessor
-from enclap_hf.freed_memory import keep_freed_memory
-from enclap_hf.training.captioning_data import CaptionDataError, DataSource
-from enclap_hf.training.feature_shards import FeatureSettings
-from enclap_hf.training.prepared_features import MANIFEST, PreparedClips
+from enclap_hf.commands.freed_memory import keep_freed_memory
+from enclap_hf.data.captioning_data import CaptionDataError, DataSource
+from enclap_hf.data.feature_shards import FeatureSettings
+from enclap_hf.data.prepared_features import MANIFEST, PreparedClips
 from enclap_hf.training.recipes import expand_recipe, parse_script_arguments
 from enclap_hf.training.report import measure_peak_memory_gib
 from enclap_hf.training.run_arguments import EncoderArguments

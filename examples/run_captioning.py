@@ -30,13 +30,13 @@ import transformers
 from transformers import set_seed
 
 from enclap_hf import DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
-from enclap_hf.freed_memory import keep_freed_memory
-from enclap_hf.model_card import CaptionerCard, Example, render_card, write_card
-from enclap_hf.model_card_makers import make_run_card
-from enclap_hf.training.captioning_data import CaptionDataError, parse_source, read_weights
+from enclap_hf.commands.freed_memory import keep_freed_memory
+from enclap_hf.data.captioning_data import CaptionDataError, parse_source, read_weights
+from enclap_hf.data.feature_shards import FeatureSettings
+from enclap_hf.data.prepared_features import PreparedClips
+from enclap_hf.hub.model_card import CaptionerCard, Example, render_card, write_card
+from enclap_hf.hub.model_card_makers import make_run_card
 from enclap_hf.training.clips import ShownAudio, StreamedClips, TrainingClips
-from enclap_hf.training.feature_shards import FeatureSettings
-from enclap_hf.training.prepared_features import PreparedClips
 from enclap_hf.training.recipes import expand_recipe, parse_script_arguments
 from enclap_hf.training.report import (
     CaptionScorer,

@@ -10,9 +10,9 @@ import argparse
 from pathlib import Path
 
 from enclap_hf import DEFAULT_MODEL
-from enclap_hf.hub_export import read_json
-from enclap_hf.model_card import CaptionerCard, write_card
-from enclap_hf.model_card_makers import make_default_card, make_published_card
+from enclap_hf.hub.model_card import CaptionerCard, write_card
+from enclap_hf.hub.model_card_makers import make_default_card, make_published_card
+from enclap_hf.model.repository import read_json
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,4 +1,4 @@
-"""Imports go down only, the files that travel with a model are flat, and every public name is there."""
+"""Imports go down only and run in no circle, what travels with a model is flat, and folders keep their own names."""
 
 import ast
 import sys
@@ -8,106 +8,134 @@ from pathlib import Path
 import pytest
 
 import enclap_hf
-from enclap_hf.hub_export import CODE_FILES, MODEL_AUTO_MAP, PROCESSOR_AUTO_MAP, REQUIREMENTS
+from enclap_hf.model.repository import MODEL_AUTO_MAP, PROCESSOR_AUTO_MAP, REQUIREMENTS, list_code_files
 
 PACKAGE = Path(enclap_hf.__file__).parent
-# From the bottom up. A module that is not named stands as low as its own imports let it, below the package's names.
+# Folders of the package from the bottom up; a folder imports those below it, never one beside it.
 LAYERS = (
-    {"version", "configuration_enclap", "audio_loading", "codec_encoder", "audio_encoders", "feature_extraction_enclap"}
-    | {"data_collator", "generation_enclap", "hub_export", "metrics", "sound_scenes"},
-    {"modeling_enclap", "processing_enclap"},
-    {"pipeline"},
-    {"auto_registration", "__init__"},
-    {"demo", "training"},
+    {"version", "model", "metrics", "sound_scenes"},
+    {"data", "hub", "onnx"},
+    {"training", "conversion", "bulk"},
+    {"demo"},
     {"commands"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 )
-NAMES_LAYER = 3
-MODULES = sorted(
-    {path.stem for path in PACKAGE.glob("*.py")}
-    | {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"__pycache__"}
-)
+TOP_LEVEL = {"__init__", "__main__", "cli", "version", "py.typed", "default_model"} | set().union(*LAYERS)
+# The package's own names: light, and imported by whoever needs the bundled model or the version.
+ROOT = "__init__"
+
+
+def name_module(file: Path) -> tuple[str, ...]:
+    """("model", "pipeline") of enclap_hf/model/pipeline.py; a folder's __init__ is the folder."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts
+
+
+FILES = {name_module(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+FOLDERS = sorted({name[0] for name in FILES})
 
 
 @cache
-def find_imports(module: str) -> frozenset[str]:
-    """Modules of the package that a module imports anywhere, also inside its functions."""
-    folder = PACKAGE / module
-    files = sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{module}.py"]
-    found = set()
-    for file in files:
-        depth = len(file.relative_to(PACKAGE).parts)  # dots that lead to the package itself
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names = [alias.name.split(".") for alias in node.names]
-                found.update((name[1:] or ["__init__"])[0] for name in names if name[0] == "enclap_hf")
-            elif isinstance(node, ast.ImportFrom):
-                path = (node.module or "").split(".") if node.module else []
-                if node.level == 0 and path[:1] == ["enclap_hf"]:
-                    path = path[1:]
-                elif node.level != depth:
-                    continue
-                aliases = [alias.name if alias.name in MODULES else "__init__" for alias in node.names]
-                found.update(path[:1] or aliases)
-    return frozenset(found - {module})
+def find_imports(module: tuple[str, ...]) -> tuple[tuple[tuple[str, ...], tuple[str, ...], int], ...]:
+    """Modules of the package that a file imports anywhere, also inside functions, with the names and the line."""
+    file, found = FILES[module], []
+    package = file.relative_to(PACKAGE).parent.parts
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            targets = [
+                tuple(alias.name.split(".")[1:]) for alias in node.names if alias.name.split(".")[0] == "enclap_hf"
+            ]
+            found += [(target or (ROOT,), (), node.lineno) for target in targets]
+        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "enclap_hf"):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            path = tuple((node.module or "").split(".")) if node.module else ()
+            target = (*base, *(path if node.level else path[1:]))
+            for alias in node.names:
+                inside = (*target, alias.name)
+                found.append((inside if inside in FILES else target or (ROOT,), (alias.name,), node.lineno))
+    return tuple(found)
 
 
-def rank(module: str, above: tuple[str, ...] = ()) -> int:
-    assert module not in above, f"imports run in a circle: {' -> '.join((*above, module))}"
-    for number, names in enumerate(LAYERS):
-        if module in names:
-            return number
-    return max((rank(name, (*above, module)) for name in find_imports(module)), default=0)
+def rank(folder: str) -> int:
+    return next(number for number, names in enumerate(LAYERS) if folder in names)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_go_down_only(module):
-    own = rank(module)
-    named = any(module in names for names in LAYERS)
-    assert named or own < NAMES_LAYER, f"{module} imports {sorted(find_imports(module))}; give it a layer"
-    for name in find_imports(module):
-        assert name in MODULES, f"{module} imports {name}, which the package does not have"
-        assert rank(name) <= own, f"{module} (layer {own}) imports {name} (layer {rank(name)})"
+def test_the_top_level_of_the_package_is_the_known_one():
+    present = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert present <= TOP_LEVEL, f"{sorted(present - TOP_LEVEL)} has no place in the tree"
+
+
+@pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder != ROOT])
+def test_imports_go_down_only(folder):
+    for module in FILES:
+        if module[0] != folder:
+            continue
+        for target, _, line in find_imports(module):
+            other = target[0]
+            if other not in (folder, ROOT, "version"):
+                assert rank(other) < rank(folder), f"{FILES[module]}:{line}: {folder} imports {other}"
 
 
 def test_imports_run_in_no_circle():
     def walk(module, above):
-        assert module not in above, f"imports run in a circle: {' -> '.join((*above, module))}"
+        assert module not in above, f"imports run in a circle: {' -> '.join(map('.'.join, (*above, module)))}"
         if module not in seen:
-            for name in find_imports(module):
-                walk(name, (*above, module))
+            for target, _, _ in find_imports(module):
+                if target != (ROOT,):
+                    walk(target, (*above, module))
             seen.add(module)
 
     seen = set()
-    for module in MODULES:
+    for module in FILES:
         walk(module, ())
+
+
+def test_no_folder_uses_anothers_underscore_names():
+    for module, file in FILES.items():
+        for target, names, line in find_imports(module):
+            private = [name for name in (*target, *names) if name.startswith("_") and not name.startswith("__")]
+            assert target[0] == module[0] or not private, f"{file}:{line} imports {private} of {target[0]}"
 
 
 def test_the_graph_is_the_packages_own():
     """The tests above would pass on a graph without edges."""
-    assert {"configuration_enclap"} <= find_imports("modeling_enclap")
-    assert {"audio_encoders", "data_collator", "feature_extraction_enclap"} <= find_imports("processing_enclap")
-    assert {"__init__", "audio_loading", "pipeline"} <= find_imports("commands")
+
+    def imported(*module):
+        return {target for target, _, _ in find_imports(module)}
+
+    assert ("model", "configuration_enclap") in imported("model", "modeling_enclap")
+    assert ("model", "losses_enclap") in imported("training", "trainer")
+    assert ("data", "audio_files") in imported("commands", "caption")
+
+
+def test_captioning_needs_no_code_of_training():
+    for folder in ("model", "demo", "hub"):
+        for module in FILES:
+            if module[0] == folder:
+                assert "training" not in {target[0] for target, _, _ in find_imports(module)}, module
+    for module in (("commands", "caption"), ("commands", "captioner_loading"), ("commands", "demo")):
+        assert "training" not in {target[0] for target, _, _ in find_imports(module)}, module
 
 
 def test_no_module_is_a_drawer_for_odds_and_ends():
-    assert not {"utils", "common", "helpers", "misc"} & set(MODULES)
+    assert not {"utils", "common", "helpers", "misc"} & {part for module in FILES for part in module}
 
 
-@pytest.mark.parametrize("file", CODE_FILES)
+def test_every_file_of_the_model_folder_travels():
+    assert set(list_code_files()) == {path.name for path in (PACKAGE / "model").glob("*.py")} - {"__init__.py"}
+    assert {"handler.py", "pipeline.py", "modeling_enclap.py", "repository.py"} <= set(list_code_files())
+
+
+@pytest.mark.parametrize("file", list_code_files())
 def test_files_that_travel_with_a_model_import_each_other_flatly(file):
-    """transformers copies what `from .x import y` names, one level deep, and wants other packages installed.
-
-    `from . import hub_export` it does not follow: that stays with the package, and is never reached without it.
-    """
-    tree = ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
+    """transformers copies what `from .x import y` names, one level deep, and wants other packages installed."""
+    tree = ast.parse((PACKAGE / "model" / file).read_text(encoding="utf-8"))
     installed = {requirement.split(">")[0] for requirement in REQUIREMENTS} | {"huggingface_hub", "safetensors"}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level and node not in tree.body and node.module is None:
-            assert [alias.name for alias in node.names] == ["hub_export"], f"{file}:{node.lineno}"
-        elif isinstance(node, ast.ImportFrom) and node.level:
+        if isinstance(node, ast.ImportFrom) and node.level:
             assert node.level == 1 and node.module and "." not in node.module, f"{file}:{node.lineno}"
-            assert f"{node.module}.py" in CODE_FILES, f"{file}:{node.lineno}"
+            assert f"{node.module}.py" in list_code_files(), f"{file}:{node.lineno}"
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and not node.level:
             names = [node.module]
@@ -120,14 +148,18 @@ def test_files_that_travel_with_a_model_import_each_other_flatly(file):
 
 def test_files_that_transformers_starts_from_name_all_that_they_need():
     """transformers 5.0 copies the files that such a file imports itself, but not what those import in turn."""
+
+    def imported(file):
+        return {target for target, _, _ in find_imports(("model", file))}
+
     entries = {entry.split(".")[0] for entry in (*MODEL_AUTO_MAP.values(), *PROCESSOR_AUTO_MAP.values())} | {"pipeline"}
     for entry in entries:
-        for name in find_imports(entry):
-            assert find_imports(name) <= find_imports(entry), f"{entry} imports {name}, which imports more"
+        for _, file in imported(entry):
+            assert imported(file) <= imported(entry), f"{entry} imports {file}, which imports more"
 
 
 def test_examples_import_public_names_only():
-    for script in sorted((PACKAGE.parent / "examples").glob("*.py")):
+    for script in sorted((PACKAGE.parent / "examples").rglob("*.py")):
         for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "enclap_hf":
                 assert not any(alias.name.startswith("_") for alias in node.names), f"{script.name}:{node.lineno}"

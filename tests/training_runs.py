@@ -9,7 +9,7 @@ import sys
 import soundfile
 
 from conftest import CAPTIONS, build_model, build_processor, make_clip
-from enclap_hf.hub_export import save_repository
+from enclap_hf.model.repository import save_repository
 
 EXAMPLES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "examples")
 RECIPES = os.path.join(EXAMPLES, "recipes")

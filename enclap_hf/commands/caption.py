@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Iterator
 
-from ..argument_types import positive_int, whole_number
-from ..audio_files import find_audio_files, read_duration_s
-from ..audio_loading import AudioLoadError
-from ..freed_memory import keep_freed_memory
+from ..data.audio_files import find_audio_files, read_duration_s
+from ..model.audio_loading import AudioLoadError
+from .argument_types import positive_int, whole_number
 from .caption_output import check_output, identify, keep_captioned, open_writer, read_captioned
 from .captioner_loading import load_pipeline
+from .freed_memory import keep_freed_memory
 
 EXAMPLES = """examples:
   enclap caption rain.wav                                  print one caption
@@ -151,7 +151,7 @@ class SortedClips:
 
 def caption_in_order(args: argparse.Namespace, paths: list[str], caption) -> Iterator[tuple[dict | list[dict], float]]:
     """Yield the captions of each path, and its seconds as far as they are known, in the order of `paths`."""
-    from ..pipeline import ClipDataset
+    from ..model.pipeline import ClipDataset
 
     options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     options = {name: value for name, value in options.items() if value is not None}

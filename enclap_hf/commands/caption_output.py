@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from ..audio_loading import is_url
+from ..model.audio_loading import is_url
 
 COLUMNS = ("file_name", "caption", "score", "error")
 # How the files begin that this command writes.

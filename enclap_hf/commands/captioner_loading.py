@@ -16,7 +16,7 @@ def load_pipeline(args: argparse.Namespace):
     import transformers
     from transformers import pipeline
 
-    from .. import DEFAULT_MODEL
+    from ..hub.registration import DEFAULT_MODEL
 
     transformers.utils.logging.disable_progress_bar()
     if args.device is not None:
@@ -62,7 +62,8 @@ def list_devices() -> list[str]:
 
 def check_folder(folder: str) -> None:
     """Refuse a folder that holds another model, or not all of ours."""
-    from ..hub_export import find_missing_parts, read_json
+    from ..hub.export import find_missing_parts
+    from ..model.repository import read_json
 
     config = os.path.join(folder, "config.json")
     if os.path.isfile(config):
@@ -79,7 +80,7 @@ def check_hub_name(name: str, revision: str | None) -> None:
     """Refuse what is a path and no folder, another model on the Hub, and one without a processor."""
     from transformers.utils import cached_file
 
-    from ..configuration_enclap import EnClapConfig
+    from ..model.configuration_enclap import EnClapConfig
 
     if os.path.exists(name):
         raise ValueError(f"Got --model {name}, which is a file; pass the folder that holds it.")
@@ -95,7 +96,7 @@ def check_hub_name(name: str, revision: str | None) -> None:
 
 def check_model_type(model: str, config: dict) -> None:
     """Refuse a model of another kind."""
-    from ..configuration_enclap import EnClapConfig
+    from ..model.configuration_enclap import EnClapConfig
 
     model_type = config.get("model_type")
     if model_type == "bart":

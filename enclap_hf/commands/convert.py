@@ -14,7 +14,7 @@ EXAMPLES = """examples:
   enclap convert ... --push-to-hub owner/name          also upload the result
   enclap convert --output enclap-base-audiocaps --clap 630k-audioset-fusion-best.pt \\
       --encodec encodec_24khz-d7cc33bc.th --verify dog.wav      compare what was converted before
-  enclap convert --to-original enclap-base-audiocaps --output published/      write the published format
+  enclap convert --to-published enclap-base-audiocaps --output published/      write the published format
 """
 
 
@@ -35,7 +35,9 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="DIR", required=True, help="folder to write; with --verify or --push-to-hub alone, to read"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
-    parser.add_argument("--to-original", metavar="DIR", help="write a converted captioner in the published format")
+    parser.add_argument(
+        "--to-published", "--to-original", metavar="DIR", help="write a converted captioner in the published format"
+    )
     parser.add_argument(
         "--verify",
         nargs="+",
@@ -53,7 +55,7 @@ def run_convert(args: argparse.Namespace) -> int:
         return complain(problem)
     import transformers
 
-    from ..conversion.original_checkpoints import ConversionError
+    from ..conversion.published_files import ConversionError
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
@@ -70,18 +72,18 @@ def run_convert(args: argparse.Namespace) -> int:
 
 def run_steps(args: argparse.Namespace) -> int:
     """The wanted steps, in their order."""
-    from ..conversion.convert_original_checkpoints import convert_checkpoints, write_original
+    from ..conversion.convert_published import convert_checkpoints, write_published
 
     status = 0
     if args.verify:
-        from ..original import import_packages
+        from ..conversion.original_packages import import_packages
 
         import_packages()
-    if args.to_original:
-        write_original(args.to_original, args.output, overwrite=args.overwrite)
+    if args.to_published:
+        write_published(args.to_published, args.output, overwrite=args.overwrite)
     elif args.enclap:
         convert_checkpoints(args.enclap, args.clap, args.output, args.encodec, args.tokenizer, overwrite=args.overwrite)
-    if args.to_original or args.enclap:
+    if args.to_published or args.enclap:
         print(f"Wrote {args.output}.", file=sys.stderr)
     if args.verify:
         status = verify(args)
@@ -98,15 +100,15 @@ def run_steps(args: argparse.Namespace) -> int:
 
 def find_usage_problem(args: argparse.Namespace) -> str | None:
     """What cannot be done with these arguments, if anything."""
-    if args.to_original and (args.enclap or args.clap or args.verify or args.push_to_hub):
-        return "--to-original takes a converted folder and --output alone."
+    if args.to_published and (args.enclap or args.clap or args.verify or args.push_to_hub):
+        return "--to-published takes a converted folder and --output alone."
     if args.enclap and not args.clap:
         return (
             "--enclap needs --clap: the LAION-CLAP .pt that its weights were trained with, or a ClapModel repository."
         )
-    if not (args.to_original or args.enclap or args.verify or args.push_to_hub):
-        return "nothing to do; pass --enclap and --clap to convert, --to-original, or --verify."
-    if not (args.to_original or args.enclap) and not os.path.isdir(args.output):
+    if not (args.to_published or args.enclap or args.verify or args.push_to_hub):
+        return "nothing to do; pass --enclap and --clap to convert, --to-published, or --verify."
+    if not (args.to_published or args.enclap) and not os.path.isdir(args.output):
         return f"--output {args.output} is no folder; pass --enclap and --clap to convert first."
     if args.verify and not os.path.isfile(args.clap or ""):
         return (
@@ -134,9 +136,9 @@ def complain(problem: object) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Compare with the original packages and print a line per recording; 1 if one differs."""
-    from ..audio_files import find_audio_files
-    from ..audio_loading import AudioLoadError
-    from ..original import OriginalPackages, compare_recording, describe_comparison, load_converted
+    from ..conversion.original_packages import OriginalPackages, compare_recording, describe_comparison, load_converted
+    from ..data.audio_files import find_audio_files
+    from ..model.audio_loading import AudioLoadError
 
     try:
         paths = find_audio_files(args.verify)

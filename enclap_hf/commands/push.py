@@ -7,7 +7,7 @@ EXAMPLES = """examples:
   enclap push enclap-base-audiocaps owner/enclap-base-audiocaps --private
   enclap push runs/clotho owner/enclap-clotho --revision epoch-15 --message "After 15 epochs"
 
-The folder is what the Trainer, `enclap convert`, `pipe.save_pretrained` or `hub_export.save_repository` wrote.
+The folder is what the Trainer, `enclap convert`, `pipe.save_pretrained` or `save_repository` wrote.
 """
 
 
@@ -46,7 +46,7 @@ class PushError(Exception):
 
 
 def push_folder(folder: str, repo_id: str, **options):
-    """[`~enclap_hf.hub_export.push_repository`] for the terminal.
+    """[`~enclap_hf.hub.export.push_repository`] for the terminal.
 
     Raises:
         PushError: nothing was uploaded; the message says why in words.
@@ -54,7 +54,7 @@ def push_folder(folder: str, repo_id: str, **options):
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import disable_progress_bars
 
-    from ..hub_export import push_repository
+    from ..hub.export import push_repository
 
     if not sys.stderr.isatty():
         disable_progress_bars()

@@ -1,1 +1,1 @@
-"""The published checkpoints, into this package's format and back: start at `convert_original_checkpoints.py`."""
+"""The published checkpoints, into this package's format and back: start at `convert_published.py`."""

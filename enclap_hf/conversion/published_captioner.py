@@ -7,10 +7,10 @@ import os
 
 import torch
 
-from ..configuration_enclap import EnClapConfig
-from ..modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
-from .original_checkpoints import ConversionError, read_json, read_state_dict
-from .original_tensor_maps import SIZE_ERRORS, count_modules, load_strictly, shape_of
+from ..model.configuration_enclap import EnClapConfig
+from ..model.modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
+from .published_files import ConversionError, read_json, read_state_dict
+from .published_tensor_maps import SIZE_ERRORS, count_modules, load_strictly, shape_of
 
 # Published name of a field, ours, and the published default: files written from a plain BART lack them.
 RENAMED_FIELDS = (
@@ -116,7 +116,7 @@ def check_captioner_sizes(config: EnClapConfig, tensors: dict[str, torch.Tensor]
             )
 
 
-def make_original_config(model: EnClapForConditionalGeneration) -> dict:
+def make_published_config(model: EnClapForConditionalGeneration) -> dict:
     """The published config.json; the published training reads the decoding settings from it too."""
     fields = model.config.to_dict()
     for name in (*UNNEEDED_FIELDS, "custom_pipelines", "_name_or_path"):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import DEFAULT_MODEL
-from ..audio_loading import AudioLoadError, LoadedAudio, load_audio, resample_audio
+from ..hub.registration import DEFAULT_MODEL
+from ..model.audio_loading import AudioLoadError, LoadedAudio, load_audio, resample_audio
 from ..sound_scenes import SOUND_KINDS
 from .sound_pictures import draw_recording, pad_to_one_frame
 

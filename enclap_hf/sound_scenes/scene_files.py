@@ -1,12 +1,10 @@
-"""A data set of scenes on disk, in the layout of Clotho, and the command that writes it."""
+"""A data set of scenes on disk, in the layout of Clotho."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -18,13 +16,8 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from ..argument_types import positive_int, whole_number
-from .scene_captions import RELATIONS
 from .scene_plan import plan_scene
 from .scenes import make_scene
-
-DESCRIPTION = "Write synthesised sound scenes with captions in the layout of Clotho."
-EXAMPLE = "example: enclap scenes --output scenes --num-scenes 1000"
 
 
 def _write_scene(seed: int, output_dir: Path, options: dict) -> dict:
@@ -111,43 +104,3 @@ def write_scenes(
             rows[row["seed"]] = row
             log.write(json.dumps(row) + "\n")
     _write_captions(output_dir / "captions.csv", [rows[seed] for seed in seeds])
-
-
-def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
-    parser.add_argument(
-        "--output", required=True, metavar="DIR", help="folder for audio/, captions.csv and events.jsonl"
-    )
-    parser.add_argument("--num-scenes", type=positive_int, required=True, metavar="N", help="how many scenes")
-    parser.add_argument(
-        "--first-seed", type=whole_number, default=0, metavar="S", help="seed of the first scene (default: 0)"
-    )
-    parser.add_argument("--num-workers", type=positive_int, default=1, metavar="W", help="processes (default: 1)")
-    parser.add_argument("--num-events", type=int, choices=(1, 2, 3), help="events a scene (default: drawn)")
-    parser.add_argument("--relation", choices=RELATIONS, help="how events relate (default: drawn)")
-
-
-def run_scenes(args: argparse.Namespace) -> int:
-    """Write scenes; returns 0 when all are written, 2 with the reason when they cannot be."""
-    try:
-        write_scenes(
-            args.output,
-            args.num_scenes,
-            args.first_seed,
-            num_workers=args.num_workers,
-            num_events=args.num_events,
-            relation=args.relation,
-        )
-    except (ValueError, OSError) as error:
-        print(f"enclap scenes: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    scenes = "1 scene" if args.num_scenes == 1 else f"{args.num_scenes} scenes"
-    print(f"Wrote {scenes} to {args.output}: audio/, captions.csv and events.jsonl.")
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `python -m enclap_hf.sound_scenes`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m enclap_hf.sound_scenes", description=DESCRIPTION, epilog=EXAMPLE)
-    add_scene_arguments(parser)
-    return run_scenes(parser.parse_args(argv))

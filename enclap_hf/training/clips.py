@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .caption_tables import BadClip, CaptionDataError, Clip
-from .captioning_data import DataSource, check_bad_share, stream_clips
-from .feature_shards import FeatureSettings, encode_batch, read_recording, whole_clip_extractor
-from .prepared_features import PreparedClips
+from ..data.caption_tables import BadClip, CaptionDataError, Clip
+from ..data.captioning_data import DataSource, check_bad_share, stream_clips
+from ..data.feature_shards import FeatureSettings, encode_batch, read_recording, whole_clip_extractor
+from ..data.prepared_features import PreparedClips
 
 logger = logging.getLogger(__name__)
 

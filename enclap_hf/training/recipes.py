@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from .caption_clips import CaptionDataError
+from ..data.caption_clips import CaptionDataError
 
 RECIPE_EXTENSIONS = (".json", ".yaml", ".yml")
 

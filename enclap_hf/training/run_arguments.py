@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 
 from transformers import Seq2SeqTrainingArguments
 
-from ..configuration_enclap import EnClapConfig
-from .caption_clips import CaptionDataError
+from ..data.caption_clips import CaptionDataError
+from ..model.configuration_enclap import EnClapConfig
 from .clips import CAPTION_CHOICES
 from .recipes import parse_json_object
 from .trainer import check_settings, find_sampling_strategy

@@ -6,14 +6,14 @@ import time
 import torch
 from transformers import AutoConfig, AutoTokenizer, ClapAudioConfig
 
-from .. import DEFAULT_MODEL
-from ..configuration_enclap import EnClapConfig
-from ..feature_extraction_enclap import EnClapFeatureExtractor
-from ..modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
-from ..processing_enclap import EnClapProcessor
-from .captioning_data import DataSource, check_bad_share, has_scenes, read_clips
-from .feature_shards import FeatureSettings, prepare_features
-from .prepared_features import PreparedClips, is_prepared, read_manifest
+from ..data.captioning_data import DataSource, check_bad_share, has_scenes, read_clips
+from ..data.feature_shards import FeatureSettings, prepare_features
+from ..data.prepared_features import PreparedClips, is_prepared, read_manifest
+from ..hub.registration import DEFAULT_MODEL
+from ..model.configuration_enclap import EnClapConfig
+from ..model.feature_extraction_enclap import EnClapFeatureExtractor
+from ..model.modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
+from ..model.processing_enclap import EnClapProcessor
 
 # Encoders beside a BART. The published captioners read another CLAP of the same kind, see examples/recipes/README.md.
 PUBLISHED_CODEC, PUBLISHED_CLAP = "facebook/encodec_24khz", "laion/clap-htsat-fused"
@@ -208,7 +208,7 @@ def open_features(
         max_bad_share: share of a data set's clips that may be missing or broken, 0 to 1.
         process_index: this process; each does its part and waits for the others.
         num_processes: processes that call this.
-        preparation: further arguments of [`~enclap_hf.training.feature_shards.prepare_features`].
+        preparation: further arguments of [`~enclap_hf.data.feature_shards.prepare_features`].
     """
     path, folder = os.path.expanduser(source.path), os.path.expanduser(folder)
     if read_manifest(path) is not None:

@@ -26,8 +26,8 @@ from transformers import Seq2SeqTrainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..hub_export import add_remote_code
-from ..losses_enclap import IGNORED_TARGET
+from ..model.losses_enclap import IGNORED_TARGET
+from ..model.repository import add_remote_code
 from .clip_batches import STRATEGIES, ClipBatchSampler, KeyedClips
 
 logger = logging.getLogger(__name__)

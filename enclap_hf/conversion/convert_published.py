@@ -1,0 +1,319 @@
+"""Turns the published checkpoints into one self-contained repository, and back.
+
+    published folder (config.json, pytorch_model.bin) --+
+    LAION-CLAP .pt, or a ClapModel repository ----------+--> config.json, model.safetensors, generation_config.json,
+    EnCodec .th, or an EncodecModel repository ---------+    processor and tokenizer files, codec/, clap/, README.md
+    tokenizer ------------------------------------------+
+
+* Every tensor fits or is an error that names it (`published_tensor_maps.py`, `published_captioner.py`), and no file can
+  run code (`published_files.py`).
+* The captioner's tensors keep their names and bits, so the way back (`write_published`) gives equal tensors.
+* All is written to a folder beside the wanted one, which takes its name at the end: nothing half-written stays.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoTokenizer, BartTokenizer, ClapAudioModelWithProjection, EncodecModel
+
+from ..hub.model_card import CaptionerCard, write_card
+from ..hub.model_card_makers import make_conversion_card
+from ..model.configuration_enclap import EnClapConfig
+from ..model.feature_extraction_enclap import EnClapFeatureExtractor
+from ..model.modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
+from ..model.processing_enclap import EnClapProcessor
+from ..model.repository import save_repository
+from .published_captioner import WEIGHT_FILES, find_weights, make_published_config, read_captioner
+from .published_files import ConversionError, read_state_dict, shorten_error
+from .published_tensor_maps import convert_clap_tensors, convert_encodec_tensors
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_ENCODEC = "facebook/encodec_24khz"
+# What EnCodec has to be, whatever its codebooks: the 48 kHz model has as many of the same size.
+ENCODEC_SAMPLING_RATE, ENCODEC_CHANNELS = 24_000, 1
+# The published inference names it in its code. BART-base has the same one.
+DEFAULT_TOKENIZER = "facebook/bart-large"
+# Either of these makes a tokenizer.
+TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+# What a ClapModel holds beside the audio tower.
+CLAP_TEXT_TENSORS = ("text_model.", "text_projection.", "logit_scale_")
+# What loading a repository raises that is missing, damaged or of another kind.
+NOT_FOUND_ERRORS = (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError)
+
+
+@dataclass
+class Parts:
+    """What a repository is made of, and the lines of the card that say where it came from."""
+
+    model: EnClapForConditionalGeneration
+    processor: EnClapProcessor
+    sources: list[str]
+
+
+def convert_checkpoints(
+    enclap: str,
+    clap: str,
+    output: str,
+    encodec: str = "default",
+    tokenizer: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Convert published weights into a repository that loads with `from_pretrained`.
+
+    Args:
+        enclap: the published folder, with config.json and pytorch_model.bin.
+        clap: LAION-CLAP's .pt file, or a directory or Hub repository of a transformers `ClapModel`.
+        output: the folder to write.
+        encodec: EnCodec's .th file, a directory or Hub repository of a transformers `EncodecModel`, or "default".
+        tokenizer: directory or Hub repository; None takes the one in `enclap`, or BART's where it has none.
+        overwrite: replace `output` if it exists.
+    Raises:
+        ConversionError: a source is missing, damaged, unsafe or does not fit the others; nothing is written.
+    """
+    check_output_folder(output, overwrite, sources=(enclap, clap, encodec, tokenizer or enclap))
+    parts = read_parts(enclap, clap, encodec, tokenizer)
+    logger.info("Writing %s", output)
+    with staged_folder(output, overwrite) as folder:
+        save_repository(parts.model, parts.processor, folder)
+        card = make_card(parts, os.path.basename(os.path.abspath(output)))
+        write_card(card, os.path.join(folder, "README.md"), os.path.join(folder, "model_card.json"))
+
+
+def read_parts(enclap: str, clap: str, encodec: str, tokenizer: str | None) -> Parts:
+    """Read and check all sources, see [`convert_checkpoints`]."""
+    logger.info("Reading the captioner from %s", enclap)
+    model = read_captioner(enclap)
+    text_source = tokenizer or (enclap if has_tokenizer(enclap) else DEFAULT_TOKENIZER)
+    logger.info("Reading the tokenizer from %s", text_source)
+    text_tokenizer = read_tokenizer(text_source, model.config)
+    encodec = DEFAULT_ENCODEC if encodec == "default" else encodec
+    logger.info("Reading EnCodec from %s", encodec)
+    codec, codec_source = read_encodec(encodec)
+    logger.info("Reading CLAP from %s", clap)
+    tower, clap_source = read_clap(clap)
+    processor = EnClapProcessor.from_encoders(
+        build_feature_extractor(model.config, codec, tower),
+        text_tokenizer,
+        codec,
+        tower,
+        num_codebooks=model.config.num_codebooks,
+    )
+    check_parts_fit(model.config, codec, tower)
+    sources = [
+        f"* captioner: {describe_file(find_weights(enclap))}",
+        f"* EnCodec: {codec_source}",
+        f"* CLAP: {clap_source}",
+        f"* tokenizer: {'that of the captioner' if text_source == enclap else describe_source(text_source)}",
+    ]
+    return Parts(model, processor, sources)
+
+
+def read_encodec(source: str) -> tuple[EncodecModel, str]:
+    """EnCodec from an original file or a repository, and a line about it."""
+    if os.path.isfile(source):
+        return convert_encodec_tensors(read_state_dict(source), source), describe_file(source)
+    return load_from_repository(EncodecModel, source, "--encodec", ("encodec",)), describe_source(source)
+
+
+def read_clap(source: str) -> tuple[ClapAudioModelWithProjection, str]:
+    """The CLAP audio tower from an original file or a repository, and a line about it."""
+    if os.path.isfile(source):
+        return convert_clap_tensors(read_state_dict(source), source), describe_file(source)
+    tower = load_from_repository(ClapAudioModelWithProjection, source, "--clap", ("clap", "clap_audio_model"))
+    return tower, describe_source(source)
+
+
+def load_from_repository(model_class: type, source: str, option: str, model_types: tuple[str, ...]):
+    """Load a transformers model of which no tensor may be missing or left over, but for CLAP's text tower."""
+    try:
+        fields = model_class.config_class.get_config_dict(source)[0]
+        if fields.get("model_type") not in model_types:
+            found = f"a model of type {fields.get('model_type')!r}" if fields else "no config.json"
+            raise ConversionError(
+                f"{option} {source} holds {found}; expected one of type {model_types[0]!r}, or a file in the original "
+                "format."
+            )
+        model, info = model_class.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    except ConversionError:
+        raise
+    except NOT_FOUND_ERRORS as error:
+        raise ConversionError(
+            f"{option} {source} is neither a file nor a folder or Hub repository that can be loaded: "
+            f"{shorten_error(error)}"
+        ) from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        name = sorted([*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])])[0]
+        raise ConversionError(f"{option} {source} lacks tensor `{name}`, or has it in another shape.")
+    unexpected = sorted(name for name in info["unexpected_keys"] if not name.startswith(CLAP_TEXT_TENSORS))
+    if unexpected:
+        raise ConversionError(f"{option} {source} holds tensor `{unexpected[0]}` that the model has no place for.")
+    return model.eval()
+
+
+def has_tokenizer(folder: str) -> bool:
+    """Whether a folder holds a tokenizer, in any of its formats."""
+    return any(all(os.path.isfile(os.path.join(folder, name)) for name in names) for names in TOKENIZER_FILES)
+
+
+def read_tokenizer(source: str, config: EnClapConfig):
+    """Load the caption tokenizer, and check that it is the model's.
+
+    Raises:
+        ConversionError: none there, or its ids are not those of the captioner.
+    """
+    if os.path.isdir(source) and not has_tokenizer(source):
+        expected = " or ".join(" and ".join(names) for names in TOKENIZER_FILES)
+        raise ConversionError(
+            f"--tokenizer {source} holds no tokenizer ({expected}); pass a folder that does, or a Hub repository such "
+            f"as {DEFAULT_TOKENIZER}."
+        )
+    # Two files alone, as the published code kept them, do not say which tokenizer they are.
+    plain = has_tokenizer(source) and not any(
+        os.path.isfile(os.path.join(source, name)) for name in ("tokenizer.json", "tokenizer_config.json")
+    )
+    try:
+        tokenizer = (BartTokenizer if plain else AutoTokenizer).from_pretrained(source)
+    except NOT_FOUND_ERRORS as error:
+        raise ConversionError(f"--tokenizer {source} cannot be loaded: {shorten_error(error)}") from error
+    ours = {"vocab_size": len(tokenizer)}
+    ours |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    for name, value in ours.items():
+        if value != getattr(config, name):
+            raise ConversionError(
+                f"--tokenizer {source} has `{name}` {value}, the captioner {getattr(config, name)}; pass the tokenizer "
+                "that it was trained with."
+            )
+    return tokenizer
+
+
+def build_feature_extractor(
+    config: EnClapConfig, codec: EncodecModel, tower: ClapAudioModelWithProjection
+) -> EnClapFeatureExtractor:
+    """The published front end, for these encoders."""
+    fusion = tower.config.enable_fusion
+    return EnClapFeatureExtractor(
+        codec_sampling_rate=codec.config.sampling_rate,
+        codec_hop_length=codec.config.hop_length,
+        max_codec_frames=config.max_codec_frames,
+        num_mel_bins=tower.config.num_mel_bins,
+        long_clips="fusion" if fusion else "middle",
+        mel_scale="htk" if fusion else "slaney",
+    )
+
+
+def check_parts_fit(config: EnClapConfig, codec: EncodecModel, tower: ClapAudioModelWithProjection) -> None:
+    """Refuse encoders that the captioner was not trained with."""
+    for what, ours, wanted in (
+        ("CLAP's embedding width", tower.config.projection_dim, config.clap_dim),
+        ("EnCodec's codes in a codebook", codec.config.codebook_size, config.codec_vocab_size),
+        ("EnCodec's sampling rate", codec.config.sampling_rate, ENCODEC_SAMPLING_RATE),
+        ("EnCodec's channels", codec.config.audio_channels, ENCODEC_CHANNELS),
+    ):
+        if ours != wanted:
+            raise ConversionError(
+                f"{what}: {ours}, but the captioner reads {wanted}; pass the encoder it was trained with."
+            )
+    if len(codec.quantizer.layers) < config.num_codebooks:
+        raise ConversionError(
+            f"EnCodec has {len(codec.quantizer.layers)} codebooks, but the captioner reads {config.num_codebooks}; "
+            "pass the codec it was trained with."
+        )
+
+
+def check_output_folder(output: str, overwrite: bool, sources: tuple[str, ...] = ()) -> None:
+    """Refuse an output that would be lost, cannot be made, or would take a source with it."""
+    for source in sources:
+        if os.path.exists(source) and is_inside(source, output):
+            raise ConversionError(f"--output {output} holds the source {source}; pass another folder.")
+    if os.path.exists(output) and not overwrite:
+        raise ConversionError(f"{output} exists; pass --overwrite to replace it, or another --output.")
+    if os.path.exists(output) and not os.path.isdir(output):
+        raise ConversionError(f"{output} is a file; pass a folder as --output.")
+    parent = os.path.dirname(os.path.abspath(output))
+    if not os.path.isdir(parent):
+        raise ConversionError(f"The folder of --output {output} does not exist; make it first: mkdir -p {parent}")
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or lies in it."""
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([path, folder]) == folder
+
+
+@contextlib.contextmanager
+def staged_folder(output: str, overwrite: bool) -> Iterator[str]:
+    """A folder beside `output` that takes its place when all went well, and vanishes otherwise."""
+    output = os.path.abspath(output)
+    staging = tempfile.mkdtemp(prefix=f".{os.path.basename(output)}-", dir=os.path.dirname(output))
+    folder, replaced = os.path.join(staging, "new"), os.path.join(staging, "old")
+    try:
+        os.mkdir(folder)
+        yield folder
+        check_output_folder(output, overwrite)
+        if os.path.exists(output):
+            os.rename(output, replaced)
+        os.rename(folder, output)
+    finally:
+        if os.path.exists(replaced) and not os.path.exists(output):
+            os.rename(replaced, output)
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def make_card(parts: Parts, repository: str) -> CaptionerCard:
+    """The model card."""
+    model, front_end = parts.model.config.to_dict(), parts.processor.feature_extractor.to_dict()
+    return make_conversion_card(repository, parts.sources, model, front_end, PUBLISHED_DECODING)
+
+
+def describe_file(path: str) -> str:
+    """A file's name and checksum, for the card."""
+    checksum = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            checksum.update(block)
+    return f"`{os.path.basename(path)}`, sha256 `{checksum.hexdigest()}`"
+
+
+def describe_source(source: str) -> str:
+    """A repository, for the card; of a local folder its name alone."""
+    return (
+        f"`{os.path.basename(os.path.abspath(source))}`"
+        if os.path.isdir(source)
+        else f"[{source}](https://hf.co/{source})"
+    )
+
+
+def write_published(repository: str, output: str, overwrite: bool = False) -> None:
+    """Write a captioner in the published format, for the published code: config.json and pytorch_model.bin.
+
+    Args:
+        repository: directory or Hub repository of an [`EnClapForConditionalGeneration`].
+        output: the folder to write.
+        overwrite: replace `output` if it exists.
+    Raises:
+        ConversionError: the repository cannot be loaded, or `output` is in the way.
+    """
+    check_output_folder(output, overwrite, sources=(repository,))
+    logger.info("Reading the captioner from %s", repository)
+    try:
+        model, info = EnClapForConditionalGeneration.from_pretrained(repository, dtype="auto", output_loading_info=True)
+    except NOT_FOUND_ERRORS as error:
+        raise ConversionError(f"{repository} cannot be loaded: {shorten_error(error)}") from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        raise ConversionError(f"{repository} lacks tensors: {sorted(info['missing_keys'])[:3]}; it is no whole model.")
+    logger.info("Writing %s", output)
+    with staged_folder(output, overwrite) as folder:
+        torch.save(model.state_dict(), os.path.join(folder, WEIGHT_FILES[0]))
+        with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
+            json.dump(make_published_config(model), file, indent=2, sort_keys=True)
+            file.write("\n")

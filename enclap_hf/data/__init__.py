@@ -1,0 +1,1 @@
+"""Caption data: tables, folders and `datasets` of recordings with captions, and their prepared features."""

@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: repositories written and uploaded, model cards, and the Auto classes' knowledge of EnCLAP."""

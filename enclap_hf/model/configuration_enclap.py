@@ -1,0 +1,106 @@
+"""Configuration of EnCLAP: a BART configuration and the six numbers that audio adds to it."""
+
+from transformers import BartConfig
+
+from .repository import RUNS_FROM_REPOSITORY
+
+# The published code tables are padded to a multiple of this many rows; converted weights keep the shape.
+CODE_TABLE_ROW_MULTIPLE = 64
+# Slots of the encoder that hold no codec frame: the CLAP vector, <s> and </s>.
+NUM_EXTRA_SLOTS = 3
+
+
+class EnClapConfig(BartConfig):
+    """Sizes and loss weights of an EnCLAP captioner.
+
+    Every field of [`transformers.BartConfig`] is kept; `d_model` is D, `vocab_size` is V. The defaults are the
+    published large model (BART-large, 16 codebooks of 1024 codes, LAION-CLAP).
+
+    Args:
+        num_codebooks: K, codebooks that each codec frame is read from.
+        codec_vocab_size: codes in each codebook. The id `codec_vocab_size` itself marks a hidden or padded code.
+        clap_dim: C, width of the CLAP embedding.
+        mcm_loss_weight: weight of the masked-codec-modelling loss beside the caption loss; 0 switches it off.
+        label_smoothing: label smoothing of the caption loss, in training and in evaluation, 0 to below 1.
+        kwargs: fields of `BartConfig`.
+
+    Raises:
+        ValueError: a field is out of its range, or two fields do not fit each other.
+
+    Source: EnCLAP, arXiv 2401.17690, sections 2 and 3.
+
+    Example:
+        >>> from enclap_hf import EnClapConfig
+        >>> EnClapConfig(d_model=64, num_codebooks=4, codec_vocab_size=64, clap_dim=32).max_codec_frames
+        1021
+    """
+
+    model_type = "enclap"
+    keys_to_ignore_at_inference = ["past_key_values", "caption_loss", "mcm_loss"]
+
+    def __init__(
+        self,
+        num_codebooks: int = 16,
+        codec_vocab_size: int = 1024,
+        clap_dim: int = 512,
+        mcm_loss_weight: float = 0.7,
+        label_smoothing: float = 0.2,
+        **kwargs,
+    ):
+        self.num_codebooks = num_codebooks
+        self.codec_vocab_size = codec_vocab_size
+        self.clap_dim = clap_dim
+        self.mcm_loss_weight = mcm_loss_weight
+        self.label_smoothing = label_smoothing
+        if not RUNS_FROM_REPOSITORY:
+            # A repository names its own pipeline code, for who loads it without this package. Here the package's own
+            # pipeline is registered, and transformers would ask to trust the repository's.
+            kwargs.pop("custom_pipelines", None)
+        super().__init__(**kwargs)
+        self._check_fields()
+
+    @property
+    def codec_mask_token_id(self) -> int:
+        """Id of a hidden or padded code; its embedding is a zero vector."""
+        return self.codec_vocab_size
+
+    @property
+    def code_table_rows(self) -> int:
+        """Rows of each codebook's embedding table: the codes and the mask id, rounded up as published."""
+        return -(-(self.codec_vocab_size + 1) // CODE_TABLE_ROW_MULTIPLE) * CODE_TABLE_ROW_MULTIPLE
+
+    @property
+    def max_codec_frames(self) -> int:
+        """Most codec frames T that one window holds, T + 3 <= max_position_embeddings."""
+        return self.max_position_embeddings - NUM_EXTRA_SLOTS
+
+    def _check_fields(self) -> None:
+        for name in ("num_codebooks", "codec_vocab_size", "clap_dim", "d_model", "vocab_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"Got `{name}`={value!r}; expected a whole number of at least 1.")
+        for name in ("encoder_attention_heads", "decoder_attention_heads"):
+            heads = getattr(self, name)
+            if heads < 1 or self.d_model % heads:
+                raise ValueError(
+                    f"Got `d_model`={self.d_model} and `{name}`={heads}; the width must be a multiple of the number of "
+                    f"heads. Change `{name}` or `d_model`."
+                )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"Got `label_smoothing`={self.label_smoothing!r}; expected 0 or more and below 1.")
+        if not self.mcm_loss_weight >= 0:
+            raise ValueError(
+                f"Got `mcm_loss_weight`={self.mcm_loss_weight!r}; expected 0 (no masked codec modelling) or more."
+            )
+        if self.max_codec_frames < 1:
+            raise ValueError(
+                f"Got `max_position_embeddings`={self.max_position_embeddings}; expected at least "
+                f"{NUM_EXTRA_SLOTS + 1}: the CLAP vector, <s>, one codec frame and </s>."
+            )
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
+            token = getattr(self, name, None)
+            if not isinstance(token, int) or not 0 <= token < self.vocab_size:
+                raise ValueError(
+                    f"Got `{name}`={token!r}; expected an id of the text vocabulary, 0 to {self.vocab_size - 1}. "
+                    "Take it from the tokenizer."
+                )

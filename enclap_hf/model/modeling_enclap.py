@@ -1,0 +1,297 @@
+"""EnCLAP: a BART that reads a recording as EnCodec codes and one CLAP vector, and writes a caption.
+
+What differs from BART:
+
+* the encoder's input, CLAP | <s> | frames | </s>, which is built from codes, CLAP vector and the mask of codec frames,
+  so that callers never count the extra 3 slots (`encoder_enclap.py`);
+* masked codec modelling: one linear head per codebook names the hidden codes (`losses_enclap.py`);
+* the beams of a clip share its cross-attention (`generation_enclap.py`);
+* linear layers multiply with the faster of a CPU's two libraries (`onednn_linear.py`).
+
+Layers, decoder, cache and search are those of transformers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import BartForConditionalGeneration, BartModel, BartPreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
+from transformers.models.bart.modeling_bart import (
+    BartDecoder,
+    BartScaledWordEmbedding,
+    shift_tokens_right,
+)
+
+from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
+from .encoder_enclap import EnClapEncoder, build_slot_mask
+from .generation_enclap import SharedAudioGenerationMixin, SharedCrossAttention, broadcast_slot_mask
+from .losses_enclap import masked_codec_loss, smoothed_caption_loss
+from .onednn_linear import use_onednn
+from .repository import push_parts
+
+# Decoding of the published system; a repository's own generation_config.json replaces it.
+PUBLISHED_DECODING = {
+    "num_beams": 4,
+    "max_length": 50,
+    "no_repeat_ngram_size": 3,
+    "early_stopping": True,
+    "length_penalty": 1.0,
+}
+
+
+@dataclass
+class EnClapSeq2SeqLMOutput(Seq2SeqLMOutput):
+    """[`~transformers.modeling_outputs.Seq2SeqLMOutput`] with the two parts of the loss.
+
+    `loss` = `caption_loss` + `mcm_loss_weight` * `mcm_loss`; a part is None when its targets were not passed.
+    """
+
+    caption_loss: torch.FloatTensor | None = None
+    mcm_loss: torch.FloatTensor | None = None
+
+
+class EnClapModel(BartModel):
+    """EnCLAP without a head: the audio encoder and BART's decoder."""
+
+    config_class = EnClapConfig
+    main_input_name = "audio_codes"
+
+    def __init__(self, config: EnClapConfig):
+        BartPreTrainedModel.__init__(self, config)  # BartModel's own would build a text encoder first
+        embed_scale = config.d_model**0.5 if config.scale_embedding else 1.0
+        self.shared = BartScaledWordEmbedding(
+            config.vocab_size, config.d_model, config.pad_token_id, embed_scale=embed_scale
+        )
+        self.encoder = EnClapEncoder(config)
+        self.decoder = BartDecoder(config)
+        for index, layer in enumerate(self.decoder.layers):
+            layer.encoder_attn = SharedCrossAttention(
+                config.d_model,
+                config.decoder_attention_heads,
+                dropout=config.attention_dropout,
+                is_decoder=True,
+                config=config,
+                layer_idx=index,
+            )
+        use_onednn(self)
+        self.post_init()
+
+    def forward(
+        self,
+        audio_codes: torch.LongTensor | None = None,
+        clap_embedding: torch.FloatTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> Seq2SeqModelOutput | tuple:
+        """Encode a batch of recordings and decode `decoder_input_ids` (B, S) over them.
+
+        The audio arguments are those of [`EnClapEncoder.forward`], the others those of `BartModel.forward`.
+
+        Returns:
+            `Seq2SeqModelOutput` with `last_hidden_state` (B, S, D) and `encoder_last_hidden_state` (B, T + 3, D);
+            a tuple with `return_dict=False`.
+        Raises:
+            ValueError: no decoder input, or what the encoder raises.
+        """
+        if decoder_input_ids is None and decoder_inputs_embeds is None:
+            raise ValueError(
+                "Pass `decoder_input_ids` (B, S) or `decoder_inputs_embeds` (B, S, D); to train or to caption, use "
+                "`EnClapForConditionalGeneration` with `labels` or its `generate()`."
+            )
+        if encoder_outputs is None:
+            encoder_outputs = self.encode(audio_codes, clap_embedding, attention_mask, inputs_embeds, **kwargs)
+        states = encoder_outputs[0]
+        slot_mask = build_slot_mask(attention_mask, states.shape[1] - NUM_EXTRA_SLOTS)
+        num_rows = len(decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds)
+        if slot_mask is not None and num_rows != len(states):
+            slot_mask = broadcast_slot_mask(slot_mask, states)
+        outputs = super().forward(
+            attention_mask=slot_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            encoder_outputs=encoder_outputs,
+            return_dict=True,
+            **kwargs,
+        )
+        return outputs if wants_dict(self.config, return_dict) else outputs.to_tuple()
+
+    def encode(self, audio_codes, clap_embedding, attention_mask, inputs_embeds, **kwargs) -> BaseModelOutput:
+        """Run the encoder alone, with those of `kwargs` that concern it."""
+        wanted = {name: value for name, value in kwargs.items() if name.startswith("output_")}
+        return self.encoder(
+            audio_codes=audio_codes,
+            clap_embedding=clap_embedding,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            return_dict=True,
+            **wanted,
+        )
+
+
+class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditionalGeneration):
+    """The EnCLAP captioner: [`EnClapModel`], a text head tied to the embeddings, and one MCM head per codebook.
+
+    Example:
+        >>> from enclap_hf import DEFAULT_MODEL, EnClapForConditionalGeneration, EnClapProcessor
+        >>> model = EnClapForConditionalGeneration.from_pretrained(DEFAULT_MODEL)
+        >>> processor = EnClapProcessor.from_pretrained(DEFAULT_MODEL)
+    """
+
+    config_class = EnClapConfig
+    main_input_name = "audio_codes"
+    # Both losses are divided by the counts that Trainer passes as `num_items_in_batch`.
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: EnClapConfig):
+        BartPreTrainedModel.__init__(self, config)  # BartForConditionalGeneration's own would build a BartModel first
+        self.model = EnClapModel(config)
+        self.register_buffer("final_logits_bias", torch.zeros((1, config.vocab_size)))
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.mcm_heads = nn.ModuleList(
+            nn.Linear(config.d_model, config.codec_vocab_size) for _ in range(config.num_codebooks)
+        )
+        use_onednn(self)
+        self.post_init()
+        self.generation_config._from_model_config = False  # it holds more than the configuration does
+        self.generation_config.update(
+            **PUBLISHED_DECODING, forced_bos_token_id=config.bos_token_id, forced_eos_token_id=config.eos_token_id
+        )
+
+    def forward(
+        self,
+        audio_codes: torch.LongTensor | None = None,
+        clap_embedding: torch.FloatTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        mcm_targets: torch.LongTensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        decoder_inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> EnClapSeq2SeqLMOutput | tuple:
+        """Compute logits and losses for a batch of recordings.
+
+        Args:
+            audio_codes: (B, T, K) EnCodec codes, `codec_vocab_size` where hidden or padded.
+            clap_embedding: (B, C) CLAP vector, or None.
+            attention_mask: (B, T), 1 on a clip's own frames, 0 on padding.
+            labels: (B, S) caption ids, -100 on padding.
+            mcm_targets: (B, T, K) the hidden codes, -100 everywhere else. Without labels and decoder input, only the
+                encoder runs and `logits` is None.
+            decoder_input_ids: (B, S); made from `labels` when left out.
+            encoder_outputs: what the encoder returned before; it is not run again.
+            inputs_embeds: (B, T, D) embedded frames in place of `audio_codes`.
+            decoder_inputs_embeds: (B, S, D) in place of `decoder_input_ids`.
+            use_cache: keep keys and values for the next token.
+            num_items_in_batch: over how many label tokens the caption loss is averaged, when this batch is a part of
+                a larger one; or (1 + K,), followed by the number of hidden codes of each codebook.
+            return_dict: False returns a tuple.
+            kwargs: the other arguments of `BartModel.forward`.
+        Returns:
+            [`EnClapSeq2SeqLMOutput`], `logits` (B, S, V).
+        Raises:
+            ValueError: no target and no decoder input, or what the encoder raises.
+        Source: EnCLAP, arXiv 2401.17690, section 2.
+        """
+        if labels is not None:
+            use_cache = False
+            if decoder_input_ids is None and decoder_inputs_embeds is None:
+                decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        audio = (audio_codes, clap_embedding, attention_mask, inputs_embeds)
+        if encoder_outputs is None:
+            encoder_outputs = self.model.encode(*audio, **kwargs)
+        if decoder_input_ids is None and decoder_inputs_embeds is None and mcm_targets is not None:
+            logits, outputs = None, encoder_only_output(encoder_outputs)
+        else:
+            outputs = self.model(
+                attention_mask=attention_mask,
+                decoder_input_ids=decoder_input_ids,
+                decoder_inputs_embeds=decoder_inputs_embeds,
+                encoder_outputs=encoder_outputs,
+                use_cache=use_cache,
+                return_dict=True,
+                **kwargs,
+            )
+            logits = self.lm_head(outputs.last_hidden_state)
+            logits += self.final_logits_bias.to(logits.dtype)  # in place: logits are the largest tensor of a step
+        caption_loss = mcm_loss = loss = None
+        if labels is not None:
+            caption_loss = loss = smoothed_caption_loss(logits, labels, self.config.label_smoothing, num_items_in_batch)
+        if mcm_targets is not None:
+            states = outputs.encoder_last_hidden_state
+            mcm_loss = masked_codec_loss(states, mcm_targets, self.mcm_heads, labels, num_items_in_batch)
+            loss = self.config.mcm_loss_weight * mcm_loss + (0.0 if caption_loss is None else caption_loss)
+        result = EnClapSeq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            **{name: value for name, value in outputs.items() if name != "last_hidden_state"},
+            caption_loss=caption_loss,
+            mcm_loss=mcm_loss,
+        )
+        return result if wants_dict(self.config, return_dict) else result.to_tuple()
+
+    def push_to_hub(self, repo_id: str, processor=None, **kwargs) -> str:
+        """Upload the model with the code to load it; together with a processor, as a complete repository.
+
+        Args:
+            repo_id: "name" or "owner/name".
+            processor: [`EnClapProcessor`], uploaded in the same commit. Without one, the repository is complete after
+                `processor.push_to_hub(repo_id)`.
+            kwargs: `private`, `token`, `revision`, `commit_message`, `commit_description`, `create_pr`, `tags`,
+                `max_shard_size`, as in every transformers model.
+        Returns:
+            the commit's address.
+        """
+        return push_parts(repo_id, model=self, processor=processor, **kwargs)
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
+        """Shift labels (B, S) one to the right, starting with `decoder_start_token_id`."""
+        return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
+
+    @torch.no_grad()
+    def generate(self, inputs: torch.LongTensor | None = None, **kwargs):
+        """Write captions: `GenerationMixin.generate` with `audio_codes`, `clap_embedding` and `attention_mask`.
+
+        Pass `attention_mask` with every padded batch. `inputs_embeds`, in place of `audio_codes`, and `encoder_outputs`
+        are accepted too and are left as they were.
+        """
+        kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
+        limits = [kwargs.get(name) for name in ("generation_config", "max_length", "max_new_tokens")]
+        if all(limit is None for limit in [*limits, self.generation_config.max_new_tokens]):
+            kwargs["max_length"] = self.generation_config.max_length  # transformers 5.0 adds the prompt to a default
+        encoder_outputs = kwargs.get("encoder_outputs")
+        if encoder_outputs is None and inputs is None and kwargs.get("audio_codes") is None:
+            frames = kwargs.pop("inputs_embeds", None)
+            encoder_outputs = self.model.encode(
+                None, kwargs.get("clap_embedding"), kwargs.get("attention_mask"), frames
+            )
+        if encoder_outputs is not None:
+            # Where beams share nothing, transformers repeats the outputs in place, so it gets a shell of its own.
+            kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoder_outputs[0])
+            kwargs.pop("audio_codes", None)
+            inputs = None
+        return super().generate(inputs, **kwargs)
+
+
+def encoder_only_output(encoder_outputs: BaseModelOutput) -> Seq2SeqModelOutput:
+    """What a model returns when its decoder does not run."""
+    return Seq2SeqModelOutput(
+        encoder_last_hidden_state=encoder_outputs[0],
+        encoder_hidden_states=getattr(encoder_outputs, "hidden_states", None),
+        encoder_attentions=getattr(encoder_outputs, "attentions", None),
+    )
+
+
+def wants_dict(config: EnClapConfig, return_dict: bool | None) -> bool:
+    """Whether a forward returns a `ModelOutput` rather than a tuple."""
+    return config.return_dict if return_dict is None else return_dict

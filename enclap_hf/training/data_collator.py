@@ -1,0 +1,172 @@
+"""Batches for training: padding, cropping to the window, and the codes that masked codec modelling hides."""
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from ..model.audio_encoders import pad_codes
+from ..model.losses_enclap import IGNORED_TARGET
+
+
+@dataclass
+class DataCollatorForEnClap:
+    """Collates clips of any length from one codec frame up, and draws the hidden codes anew for every batch.
+
+    Args:
+        codec_vocab_size: codes in a codebook; this id itself marks hidden and padded codes.
+        max_codec_frames: T at most; longer clips are cropped, in training at a random frame.
+        mcm_probability: wanted share of hidden codes, 0 to 1; 0 switches masked codec modelling off.
+        mcm_span: codec frames that one span hides.
+        training: False crops every clip at its start and hides nothing; clips with a key then still get targets, for a
+            trainer that measures masked codec modelling beside the captions.
+        tokenizer: needed only for clips that come with a `caption` instead of `labels`.
+        generator: the randomness of clips without a key of their own; None takes torch's global one, which Trainer
+            seeds and restores. Either way every dataloader worker and every process draws differently.
+
+    Raises:
+        ValueError: `mcm_probability` is outside 0 to 1, or `mcm_span` or `max_codec_frames` is below 1.
+
+    Source: EnCLAP, arXiv 2401.17690, section 2.3; its released code drew once per data set.
+
+    Example:
+        >>> import torch
+        >>> from enclap_hf import DataCollatorForEnClap
+        >>> collator = DataCollatorForEnClap(codec_vocab_size=1024)
+        >>> clip = {"audio_codes": torch.randint(1024, (750, 16)), "clap_embedding": torch.zeros(512), "labels": [0, 2]}
+        >>> sorted(collator([clip]))
+        ['attention_mask', 'audio_codes', 'clap_embedding', 'labels', 'mcm_targets']
+    """
+
+    codec_vocab_size: int
+    max_codec_frames: int = 1021
+    mcm_probability: float = 0.15
+    mcm_span: int = 10
+    training: bool = True
+    tokenizer: object | None = None
+    generator: torch.Generator | None = None
+
+    def __post_init__(self):
+        check_span_arguments(self.mcm_probability, self.mcm_span)
+        if self.max_codec_frames < 1:
+            raise ValueError(f"Got `max_codec_frames`={self.max_codec_frames}; expected at least 1.")
+
+    def for_evaluation(self) -> "DataCollatorForEnClap":
+        """The same collator, without hidden codes and with crops at the start."""
+        return replace(self, training=False)
+
+    def __call__(self, features: list[dict]) -> dict[str, torch.Tensor]:
+        """Collate clips.
+
+        Args:
+            features: per clip `audio_codes` (T, K) of any integer type, optionally `clap_embedding` (C,), and either
+                `labels` (token ids) or `caption` (text), or neither. A clip with `rng_key`, non-negative integers, is
+                cropped and hidden by that key alone, whatever batch, worker or process it is in.
+        Returns:
+            `audio_codes` (B, T, K), `attention_mask` (B, T), and as far as the clips have them `clap_embedding` (B, C)
+            and `labels` (B, S); with masked codec modelling also `mcm_targets` (B, T, K), in evaluation only of clips
+            with a key, whose codes then stay visible.
+        Raises:
+            ValueError: a clip has no codec frame, or codes that are not (T, K).
+        """
+        rngs = self._new_rngs(features)
+        codes = [self._crop(as_codes(clip["audio_codes"]), rng) for clip, rng in zip(features, rngs, strict=True)]
+        batch = {}
+        if self.mcm_probability > 0 and None not in rngs:
+            hidden = [
+                torch.from_numpy(choose_spans(*c.shape, self.mcm_probability, self.mcm_span, rng))
+                for c, rng in zip(codes, rngs, strict=True)
+            ]
+            targets = [c.masked_fill(~h, IGNORED_TARGET) for c, h in zip(codes, hidden, strict=True)]
+            batch["mcm_targets"] = pad_sequence(targets, batch_first=True, padding_value=IGNORED_TARGET)
+            if self.training:
+                codes = [c.masked_fill(h, self.codec_vocab_size) for c, h in zip(codes, hidden, strict=True)]
+        batch.update(pad_codes(codes, self.codec_vocab_size))
+        if features[0].get("clap_embedding") is not None:
+            batch["clap_embedding"] = torch.stack(
+                [torch.as_tensor(clip["clap_embedding"], dtype=torch.float32) for clip in features]
+            )
+        labels = self._labels(features)
+        if labels is not None:
+            batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORED_TARGET)
+        return batch
+
+    def _crop(self, codes: torch.Tensor, rng: np.random.Generator | None) -> torch.Tensor:
+        """Keep one window of the clip: at a random frame in training, else at the start."""
+        spare = len(codes) - self.max_codec_frames
+        if spare <= 0:
+            return codes
+        start = int(rng.integers(spare + 1)) if self.training else 0
+        return codes[start : start + self.max_codec_frames]
+
+    def _labels(self, features: list[dict]) -> list[torch.Tensor] | None:
+        """Caption token ids per clip, tokenized here where the clips carry text."""
+        if features[0].get("labels") is not None:
+            return [torch.as_tensor(clip["labels"], dtype=torch.long) for clip in features]
+        if features[0].get("caption") is None:
+            return None
+        if self.tokenizer is None:
+            raise ValueError("The clips carry `caption` text; give the collator a `tokenizer`, or pass `labels`.")
+        return [torch.tensor(ids) for ids in self.tokenizer([clip["caption"] for clip in features])["input_ids"]]
+
+    def _new_rngs(self, features: list[dict]) -> list[np.random.Generator | None]:
+        """A generator for each clip: its own by its key, else in training the batch's, else None."""
+        keys = [clip.get("rng_key") for clip in features]
+        shared = self._new_rng() if self.training and None in keys else None
+        return [shared if key is None else np.random.default_rng(tuple(key)) for key in keys]
+
+    def _new_rng(self) -> np.random.Generator:
+        """A generator for one batch, unlike that of any other batch, worker or process."""
+        worker = torch.utils.data.get_worker_info()
+        draw = torch.randint(2**62, (), generator=self.generator).item()
+        worker_seed = worker.seed % 2**63 if worker is not None else 0  # differs by worker and by epoch
+        return np.random.default_rng([draw, worker_seed, int(os.environ.get("RANK", 0))])
+
+
+def as_codes(codes) -> torch.Tensor:
+    """Codes of one clip as int64 (T, K), from a tensor, array or nested list of any integer type."""
+    codes = codes if isinstance(codes, torch.Tensor) else torch.from_numpy(np.asarray(codes).astype(np.int64))
+    if codes.dim() != 2 or 0 in codes.shape:
+        raise ValueError(
+            f"Got `audio_codes` of shape {tuple(codes.shape)} for one clip; expected (T, K) with at least one frame. "
+            "Make them with the model's processor."
+        )
+    return codes.long()
+
+
+def check_span_arguments(probability: float, span: int) -> None:
+    """Raise ValueError where spans cannot be drawn."""
+    if not 0 <= probability <= 1:
+        raise ValueError(f"Got a masking probability of {probability}; expected 0 (off) to 1.")
+    if span < 1:
+        raise ValueError(f"Got a masking span of {span} frames; expected at least 1.")
+
+
+def choose_spans(
+    num_frames: int, num_codebooks: int, probability: float, span: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Choose which codes masked codec modelling hides, in each codebook independently.
+
+    Args:
+        num_frames: clip length T in codec frames.
+        num_codebooks: K.
+        probability: wanted share of hidden codes, 0 to 1. Spans may overlap, so the true share can be lower.
+        span: frames that one span hides; in a shorter clip a span is the whole clip.
+        rng: the only randomness used here.
+    Returns:
+        bool (T, K), True where hidden.
+    Raises:
+        ValueError: `probability` is outside 0 to 1, or `span` is below 1.
+    Source: wav2vec 2.0's span masking as EnCLAP uses it, arXiv 2401.17690, section 2.3.
+    """
+    check_span_arguments(probability, span)
+    span = min(span, num_frames)
+    # The fraction of a span left over is drawn once per clip, so that the expected share is the wanted one.
+    num_spans = min(int(probability * num_frames / span + rng.random()), num_frames // span)
+    hidden = np.zeros((num_frames, num_codebooks), dtype=bool)
+    for k in range(num_codebooks):
+        starts = rng.choice(num_frames - span + 1, size=num_spans, replace=False)
+        hidden[(starts[:, None] + np.arange(span)).ravel(), k] = True
+    return hidden

@@ -1,0 +1,92 @@
+"""Every sub-command of `enclap` explains itself, and `enclap scenes` writes scenes."""
+
+import csv
+import subprocess
+import sys
+
+import pytest
+
+from enclap_hf.cli import main
+from enclap_hf.sound_scenes import write_scenes
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    """Exit status, and what is on the terminal and on the error stream."""
+    try:
+        status = main(list(arguments))
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ([], "COMMAND"),
+        (["caption"], "examples:"),
+        (["score"], "--references"),
+        (["scenes"], "--num-scenes"),
+        (["convert"], "--encodec"),
+        (["push"], "OWNER/NAME"),
+        (["demo"], "usage: enclap demo"),
+    ],
+)
+def test_every_command_has_a_help(capsys, command, said):
+    status, out, err = run(capsys, *command, "--help")
+    assert status == 0 and err == "" and said in out and out.startswith(" ".join(["usage: enclap", *command]))
+
+
+def test_the_version_is_told(capsys):
+    assert run(capsys, "--version")[1].startswith("enclap-hf ")
+
+
+def test_help_waits_for_no_large_library():
+    code = "import sys; from enclap_hf.cli import build_parser; build_parser(); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "enclap_hf.sound_scenes" in modules
+    assert not {"torch", "transformers", "scipy.signal", "gradio"} & set(modules)
+
+
+def test_scenes_are_written_with_options_in_any_order(capsys, tmp_path):
+    """A leading option used to be refused as unknown."""
+    folder = tmp_path / "scenes"
+    status, out, _ = run(
+        capsys, "scenes", "--output", str(folder), "--num-scenes", "2", "--num-events", "1", "--first-seed", "5"
+    )
+    assert status == 0 and out == f"Wrote 2 scenes to {folder}: audio/, captions.csv and events.jsonl.\n"
+    write_scenes(tmp_path / "same", 2, 5, num_events=1, show_progress=False)
+    with (folder / "captions.csv").open(newline="", encoding="utf-8") as file:
+        names = [row["file_name"] for row in csv.DictReader(file)]
+    for name in ("captions.csv", "events.jsonl", *(f"audio/{name}" for name in names)):
+        assert (folder / name).read_bytes() == (tmp_path / "same" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--num-scenes", "0"], "argument --num-scenes: got '0'; expected a whole number of at least 1"),
+        (["--num-scenes", "2", "--num-workers", "0"], "argument --num-workers: got '0'"),
+        (["--num-scenes", "2", "--first-seed", "-1"], "argument --first-seed: got '-1'"),
+        (["--num-scenes", "2", "--num-events", "4"], "--num-events"),
+        (["--num-scenes", "2", "--num-events", "1", "--relation", "then"], "enclap scenes: Got `relation` 'then'"),
+    ],
+)
+def test_scenes_that_cannot_be_made_are_refused_in_one_line(capsys, tmp_path, arguments, said):
+    status, out, err = run(capsys, "scenes", "--output", str(tmp_path / "scenes"), *arguments)
+    assert status == 2 and out == "" and said in err.splitlines()[-1]
+    assert not (tmp_path / "scenes").exists()
+
+
+def test_a_request_that_cannot_be_met_leaves_the_scenes_that_are_there(tmp_path):
+    write_scenes(tmp_path, 1, show_progress=False)
+    whole = {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    with pytest.raises(ValueError, match="one event only"):
+        write_scenes(tmp_path, 1, show_progress=False, num_events=2, relation="single")
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")} == whole
+
+
+def test_an_output_that_is_a_file_is_said_in_one_line(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, err = run(capsys, "scenes", "--output", str(tmp_path / "file"), "--num-scenes", "1")
+    assert status == 2 and len(err.splitlines()) == 1 and str(tmp_path / "file") in err

@@ -1,0 +1,133 @@
+"""`enclap convert` as a user types it: there and back, wrong usage, wrong files, upload."""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import EncodecConfig, EncodecModel, pipeline
+
+from conftest import make_clip
+from enclap_hf.cli import main
+from enclap_hf.conversion.convert_published import convert_checkpoints
+from original_formats import PUBLISHED, save_original_sources
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> dict[str, str]:
+    return save_original_sources(tmp_path_factory.mktemp("original"))
+
+
+@pytest.fixture(scope="module")
+def converted(sources, tmp_path_factory) -> str:
+    output = str(tmp_path_factory.mktemp("converted") / "enclap-tiny")
+    convert_checkpoints(output=output, **sources)
+    return output
+
+
+def test_the_command_converts_there_and_back(sources, tmp_path, capsys):
+    arguments = [text for name, value in sources.items() for text in (f"--{name}", value)]
+    output = str(tmp_path / "out")
+    assert main(["convert", *arguments, "--output", output]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and f"Wrote {output}." in said.err and "Reading CLAP" in said.err
+    assert main(["convert", *arguments, "--output", output]) == 2
+    assert "pass --overwrite" in capsys.readouterr().err
+    assert main(["convert", "--to-original", output, "--output", str(tmp_path / "back")]) == 0
+    assert sorted(os.listdir(tmp_path / "back")) == ["config.json", "pytorch_model.bin"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--enclap", "x"], "--enclap needs --clap"),
+        ([], "nothing to do"),
+        (["--verify", "a.wav"], "is no folder"),
+        (["--to-published", "x", "--verify", "a.wav"], "--to-published takes"),
+        (["--to-original", "x", "--push-to-hub", "owner/name"], "--to-published takes"),
+        (["--enclap", "x", "--clap", "laion/clap-htsat-fused", "--verify", "a.wav"], "reads LAION-CLAP's .pt file"),
+        (["--to-published", "nowhere"], "nowhere cannot be loaded"),
+    ],
+)
+def test_wrong_usage_is_said_in_one_line(tmp_path, capsys, arguments, message):
+    assert main(["convert", *arguments, "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert message in said[-1] and said[-1].startswith("enclap convert: ")
+    assert os.listdir(tmp_path) == []
+
+
+def save_models_of_other_kinds(folder) -> None:
+    """What a user may take for the sources: a text, folders without and with another model, a 48 kHz codec."""
+    (folder / "notes.txt").write_text("not a checkpoint")
+    (folder / "empty").mkdir()
+    (folder / "half").mkdir()
+    shutil.copy(PUBLISHED / "tokenizer/vocab.json", folder / "half")
+    stereo = EncodecConfig(num_filters=4, hidden_size=16, codebook_size=64, audio_channels=2, sampling_rate=48_000)
+    EncodecModel(stereo).save_pretrained(folder / "stereo")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--clap", "{encodec}", "encodec.th is not a LAION-CLAP checkpoint: none of its tensors is in `audio_branch.`"),
+        ("--encodec", "{clap}", "clap.pt is not an EnCodec checkpoint: none of its tensors is in `quantizer.vq.`"),
+        ("--clap", "{enclap}", "holds a model of type 'bart'; expected one of type 'clap'"),
+        ("--encodec", "{folder}/stereo", "EnCodec's sampling rate: 48000, but the captioner reads 24000"),
+        ("--encodec", "{folder}/empty", "empty holds no config.json; expected one of type 'encodec'"),
+        ("--encodec", "default", "--encodec facebook/encodec_24khz is neither"),
+        ("--clap", "{folder}/notes.txt", "notes.txt is damaged or no checkpoint"),
+        ("--enclap", "{tokenizer}", "has no pytorch_model.bin; expected the published folder"),
+        ("--enclap", "{clap}", "clap.pt is no folder; expected one with config.json and pytorch_model.bin"),
+        ("--tokenizer", "{folder}/empty", "holds no tokenizer (tokenizer.json or vocab.json and merges.txt)"),
+        ("--tokenizer", "{folder}/half", "holds no tokenizer"),
+        ("--tokenizer", "facebook/bart-large", "--tokenizer facebook/bart-large cannot be loaded"),
+    ],
+)
+def test_a_wrong_source_is_said_in_one_line_and_leaves_nothing(sources, tmp_path, capsys, option, value, message):
+    save_models_of_other_kinds(tmp_path)
+    changed = {**sources, option.removeprefix("--"): value.format(folder=tmp_path, **sources)}
+    (tmp_path / "work").mkdir()
+    arguments = [text for name, path in changed.items() for text in (f"--{name}", path)]
+    assert main(["convert", *arguments, "--output", str(tmp_path / "work/out")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[-1].startswith("enclap convert: ") and message in said[-1]
+    assert os.listdir(tmp_path / "work") == []
+
+
+def test_the_help_shows_examples_and_every_option_of_them(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["convert", "--help"])
+    help_text = capsys.readouterr().out
+    options, examples = help_text.split("examples:")
+    assert stopped.value.code == 0 and examples.count("enclap convert") >= 5
+    assert set(re.findall(r"--[a-z-]+", examples)) <= set(re.findall(r"--[a-z-]+", options))
+
+
+def test_verifying_without_the_packages_is_refused_before_any_work(sources, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "encodec", None)
+    arguments = [text for name, value in sources.items() for text in (f"--{name}", value)]
+    assert main(["convert", *arguments, "--output", str(tmp_path / "out"), "--verify", "a.wav"]) == 2
+    said = capsys.readouterr().err
+    assert "`encodec` cannot be imported" in said and "Reading" not in said
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_converted_folder_is_pushed_and_loads_from_the_hub(converted, hub, capsys):
+    arguments = ["convert", "--output", converted, "--push-to-hub"]
+    assert main([*arguments, "lab/tiny", "--private"]) == 0
+    commit = hub.repositories["lab/tiny"].branches["main"]
+    assert capsys.readouterr().err.endswith(f"Uploaded: {hub.endpoint}/lab/tiny/commit/{commit}\n")
+    assert hub.repositories["lab/tiny"].private
+    folder = Path(converted)
+    kept = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = hub.files("lab/tiny")
+    assert kept.items() <= files.items() and set(files) - set(kept) <= {"README.md", ".gitattributes"}
+    captions = [
+        pipeline("audio-captioning", model=place, device="cpu")(make_clip(0.7), sampling_rate=24_000)
+        for place in (converted, "lab/tiny")
+    ]
+    assert captions[0] == captions[1]
+    assert main([*arguments, "other/tiny"]) == 2
+    assert "enclap convert: The Hub does not let this token write to other/tiny" in capsys.readouterr().err

@@ -1,0 +1,118 @@
+"""Finding audio files: folders, patterns, odd names, and what matches nothing."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import soundfile
+
+from enclap_hf.data.audio_files import find_audio_files, read_duration_s
+from enclap_hf.model.audio_loading import AudioLoadError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    names = ["b.wav", "a.WAV", "c.m4a", "notes.txt", ".hidden.wav", "._a.wav", "sub/d.flac", "sub/deep/e.mp3"]
+    names += [".git/x.wav", "take [1]/f.wav", "song [live].ogg", "it's.opus", "empty/readme.md"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+ALL_FILES = [
+    "a.WAV",
+    "b.wav",
+    "c.m4a",
+    "it's.opus",
+    "song [live].ogg",
+    "sub/d.flac",
+    "sub/deep/e.mp3",
+    "take [1]/f.wav",
+]
+FOUND = {
+    "a file": (["b.wav"], ["b.wav"]),
+    "a file of any extension": (["notes.txt"], ["notes.txt"]),
+    "a missing file": (["not there.wav"], ["not there.wav"]),
+    "a URL": (["https://example.com/*.wav?x"], ["https://example.com/*.wav?x"]),
+    "a folder": (["sub"], ["sub/d.flac", "sub/deep/e.mp3"]),
+    "a folder with a slash": (["sub/"], ["sub/d.flac", "sub/deep/e.mp3"]),
+    "a folder with brackets": (["take [1]"], ["take [1]/f.wav"]),
+    "a file with brackets": (["song [live].ogg"], ["song [live].ogg"]),
+    "a file with a quote": (["it's.opus"], ["it's.opus"]),
+    "a pattern": (["*.wav"], ["b.wav"]),
+    "a pattern that also matches other files": (["*"], ALL_FILES),
+    "a pattern across folders": (["**/*.mp3"], ["sub/deep/e.mp3"]),
+    "a pattern in a folder with brackets": (["take [1]/*.wav"], ["take [1]/f.wav"]),
+    "brackets as a pattern": (["[bc].*"], ["b.wav", "c.m4a"]),
+    "arguments in their order": (["sub", "c.m4a", "b.wav"], ["sub/d.flac", "sub/deep/e.mp3", "c.m4a", "b.wav"]),
+    "each file once": (["b.wav", "./b.wav", "*.wav", "b.wav"], ["b.wav"]),
+    "one string": ("b.wav", ["b.wav"]),
+    "one path": (pathlib.Path("sub"), ["sub/d.flac", "sub/deep/e.mp3"]),
+    "nothing": ([], []),
+}
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_files_are_found(case, folder):
+    paths, expected = FOUND[case]
+    assert find_audio_files(paths) == [name.replace("/", os.sep) if "://" not in name else name for name in expected]
+
+
+def test_a_whole_folder_is_searched_in_order(folder):
+    assert find_audio_files([folder]) == sorted(str(folder / name) for name in ALL_FILES)
+
+
+def test_linked_folders_are_entered_once(folder):
+    try:
+        (folder / "sub" / "up").symlink_to(folder / "sub", target_is_directory=True)
+        (folder / "link").symlink_to(folder / "take [1]", target_is_directory=True)
+    except OSError as error:
+        pytest.skip(f"no links here: {error}")
+    assert find_audio_files(["sub"]) == FOUND["a folder"][1]
+    assert find_audio_files(["link"]) == [os.path.join("link", "f.wav")]
+
+
+@pytest.mark.parametrize(
+    "path, problem, remedy",
+    [
+        ("empty", "the folder holds no audio file", "Looked for .wav"),
+        ("*.xyz", "as a pattern it matches none", "Check its spelling"),
+        ("*.txt", "matches 1 files and folders, none of them audio", "Check its spelling"),
+        ("song [dead].ogg", "no file has this name", "Check its spelling"),
+    ],
+)
+def test_finding_nothing_is_an_error(path, problem, remedy, folder):
+    with pytest.raises(AudioLoadError) as caught:
+        find_audio_files(["b.wav", path])
+    message = str(caught.value)
+    assert message.isprintable()  # one line
+    assert message.startswith(f"`{path}`: ") and problem in message and remedy in message
+
+
+@pytest.mark.parametrize("extension", ["wav", "flac", "ogg"])
+def test_a_header_tells_the_seconds(tmp_path, extension):
+    path = tmp_path / f"clip.{extension}"
+    soundfile.write(path, np.zeros((12_000, 2)), 8000)
+    assert read_duration_s(str(path)) == 1.5
+
+
+def test_a_header_that_soundfile_cannot_read_is_left_to_pyav(tmp_path):
+    av = pytest.importorskip("av")
+    path = str(tmp_path / "clip.m4a")
+    with av.open(path, "w", format="mp4") as output:
+        stream = output.add_stream("aac", rate=48_000)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 120_000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48_000
+        output.mux([*stream.encode(frame), *stream.encode(None)])
+    assert read_duration_s(path) == pytest.approx(2.5, abs=0.05)  # two AAC frames
+
+
+@pytest.mark.parametrize("content", [b"", b"some notes about a recording", b"RIFF\x00\x00"])
+def test_what_has_no_header_tells_no_seconds(tmp_path, content):
+    (tmp_path / "clip.wav").write_bytes(content)
+    assert read_duration_s(str(tmp_path / "clip.wav")) == 0.0
+    assert read_duration_s(str(tmp_path / "missing.wav")) == read_duration_s(str(tmp_path)) == 0.0
