@@ -15,6 +15,7 @@ from huggingface_hub import CommitInfo, HfApi
 CODE_FILES = (
     *("configuration_enclap.py", "modeling_enclap.py", "encoder_enclap.py", "generation_enclap.py", "losses_enclap.py"),
     *("onednn_linear.py", "audio_loading.py", "feature_extraction_enclap.py"),
+    *("audio_formats.py", "audio_errors.py", "audio_arrays.py", "audio_decoding.py", "audio_resampling.py"),
     *("codec_encoder.py", "audio_encoders.py"),
     *("data_collator.py", "processing_enclap.py", "pipeline.py"),
 )
