@@ -13,6 +13,7 @@ import torch
 import enclap_hf
 from audio_clips import (
     AV_INSTALL,
+    CLIP,
     RATE,
     WAV,
     Decoder,
