@@ -12,7 +12,12 @@ from torch import nn
 from transformers import BatchFeature, FeatureExtractionMixin
 from transformers.audio_utils import mel_filter_bank
 
-from .audio_loading import as_audio_batch, load_audio, resample_audio
+from .audio_arrays import scale_to_float32  # noqa: F401 (transformers 5.0 copies only what this file names itself)
+from .audio_decoding import LoadedAudio  # noqa: F401 (as above)
+from .audio_errors import AudioLoadError  # noqa: F401 (as above)
+from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
+from .audio_loading import as_audio_batch, load_audio
+from .audio_resampling import resample_audio
 
 # Extra audio resampled behind the last codec frame, so that the resampler's edge falls outside of what is kept.
 RESAMPLING_MARGIN_S = 0.5

@@ -9,8 +9,13 @@ import os
 import torch
 from transformers import BatchFeature, ClapAudioModelWithProjection, EncodecModel, ProcessorMixin
 
+from .audio_arrays import scale_to_float32  # noqa: F401 (transformers 5.0 copies only what this file names itself)
+from .audio_decoding import LoadedAudio  # noqa: F401 (as above)
 from .audio_encoders import AudioEncoders, pad_codes
-from .audio_loading import AudioLoadError  # noqa: F401 (transformers 5.0 copies only what this file names itself)
+from .audio_errors import AudioLoadError  # noqa: F401 (as above)
+from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
+from .audio_loading import load_audio  # noqa: F401 (as above)
+from .audio_resampling import resample_audio  # noqa: F401 (as above)
 from .codec_encoder import CodecEncoder  # noqa: F401 (as above)
 from .feature_extraction_enclap import EnClapFeatureExtractor
 from .losses_enclap import IGNORED_TARGET
