@@ -46,7 +46,9 @@ def test_only_numpy_is_needed_to_import_the_modules():
     """`trust_remote_code` refuses a file whose imports are missing; optional ones are those inside try."""
     from transformers.dynamic_module_utils import get_imports
 
-    files = [Path(enclap_hf.__file__).parent / "model" / name for name in list_code_files() if name.startswith("audio_")]
+    files = [
+        Path(enclap_hf.__file__).parent / "model" / name for name in list_code_files() if name.startswith("audio_")
+    ]
     needed = {file.name: set(get_imports(file)) - set(sys.stdlib_module_names) for file in files}
     needed.pop("audio_encoders.py")
     assert "audio_decoding.py" in needed and set().union(*needed.values()) == {"numpy"}

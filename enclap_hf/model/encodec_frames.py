@@ -1,0 +1,157 @@
+"""EnCodec's codes and its latents before quantisation: 24 kHz (arranged for speed), 32 kHz, and 48 kHz in segments."""
+
+import math
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from transformers import EncodecConfig, EncodecModel
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
+
+from .codec_encoder import CodecEncoder
+from .frame_encoder import BATCH_SIZE, CodecFrames, load_frozen, mix_channels
+
+# Seconds of later sound that reach a frame of an EnCodec that is not causal: its convolutions', generously.
+CONVOLUTIONS_REACH_S = 0.5
+
+
+class CodecModel(EncodecModel):
+    """`EncodecModel` that may be stored without its decoder, which captioning never runs."""
+
+    _keys_to_ignore_on_load_missing = [r"^decoder\."]
+
+
+class EncodecFrames(CodecFrames):
+    """EnCodec's codes.
+
+    The 24 kHz model, and others that are causal and know no segments, run batched (`codec_encoder.py`). What is stereo,
+    scaled or cut into segments is encoded clip by clip with the stock model: the codes of the segments stand one behind
+    the other, without those of the padding behind the clip's end.
+    """
+
+    frame_encoder_type = "encodec"
+    _fast_encoder: CodecEncoder | None = None
+
+    @classmethod
+    def model_class(cls) -> type[EncodecModel]:
+        return CodecModel
+
+    def read_config(self, config: EncodecConfig) -> None:
+        self.sampling_rate, hop = config.sampling_rate, math.prod(config.upsampling_ratios)
+        segment_s = config.chunk_length_s
+        self.num_channels = 1 if config.audio_channels == 1 else None
+        self.frame_rate = self.sampling_rate / hop
+        if segment_s is not None:  # segments overlap, and each has all its frames
+            self.frame_rate *= config.chunk_length / config.chunk_stride
+        self.lookahead_s = segment_s or (0.0 if config.use_causal_conv else CONVOLUTIONS_REACH_S)
+        bits = math.ceil(math.log2(config.codebook_size)) * self.sampling_rate / hop  # a second, of a codebook
+        self.num_codebooks = max(1, math.floor(max(config.target_bandwidths) * 1000 / bits))
+        self.codebook_size = config.codebook_size
+        self.hop_length = hop
+
+    @property
+    def model(self) -> EncodecModel:
+        if self._model is None:
+            model = load_frozen(self.model_class(), self._source)
+            if not stores_decoder(str(self._source)):
+                model.decoder = None  # random weights must not pass for it
+            self._model = model.to(self.device)
+        return self._model
+
+    def to(self, device: str | torch.device) -> "EncodecFrames":
+        self._fast_encoder = None
+        return super().to(device)
+
+    @property
+    def fast_encoder(self) -> CodecEncoder:
+        """The encoder and its codebooks, arranged for speed on first use."""
+        if self._fast_encoder is None:
+            self._fast_encoder = CodecEncoder(self.model, self.device)
+        return self._fast_encoder
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether clips need the stock model."""
+        config = self.config
+        return config.audio_channels > 1 or config.normalize or config.chunk_length_s is not None
+
+    def prepare(self, samples: np.ndarray) -> torch.Tensor:
+        """(channels, num_samples) -> (num_samples,), or (2, num_samples) for a stereo codec, of mono both alike."""
+        if self.config.audio_channels == 1:
+            return torch.from_numpy(mix_channels(samples).copy())
+        channels = self.config.audio_channels
+        if len(samples) != channels:
+            samples = np.broadcast_to(mix_channels(samples), (channels, samples.shape[1]))
+        return torch.from_numpy(samples.astype(np.float32))
+
+    def encode(self, clips: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Each clip as it is alone: int64 (T, K)."""
+        if self.is_stock:
+            return super().encode(clips)
+        return self.encode_together(clips, lambda latent: self.fast_encoder.quantize(latent, self.num_codebooks))
+
+    def encode_together(self, clips: list[torch.Tensor], finish) -> list[torch.Tensor]:
+        """Latents (T, H) of clips, in batches of similar length, each passed through `finish`."""
+        frames = [None] * len(clips)
+        batch_size = BATCH_SIZE.get(self.device.type, BATCH_SIZE["cuda"])
+        for group in group_by_length([len(clip) for clip in clips], batch_size):
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+                latents = self.fast_encoder.encode([clips[i].to(self.device, torch.float32) for i in group])
+                finished = [finish(latent) for latent in latents]
+            for i, clip_frames in zip(group, finished, strict=True):
+                frames[i] = clip_frames.cpu().clone()  # training refuses tensors that were made in inference mode
+        return frames
+
+    def encode_alone(self, clip: torch.Tensor) -> torch.Tensor:
+        """Segment after segment, the last as short as it is: (num_samples,) or (channels, num_samples) -> (T, K)."""
+        channels = clip.expand(self.config.audio_channels, -1)
+        out = self.model.encode(channels[None], bandwidth=self.choose_bandwidth())
+        codes = torch.cat([segment[0].t() for segment in out.audio_codes])  # each (1, K, T)
+        # The last segment's codes are padded to the number of the others'.
+        return codes[: len(codes) - (getattr(out, "last_frame_pad_length", 0) or 0), : self.num_codebooks]
+
+    def choose_bandwidth(self) -> float:
+        """The lowest of the codec's bandwidths with as many codebooks as are kept, kbit/s."""
+        quantizer = self.model.quantizer
+        enough = [
+            bandwidth
+            for bandwidth in sorted(self.config.target_bandwidths)
+            if quantizer.get_num_quantizers_for_bandwidth(bandwidth) >= self.num_codebooks
+        ]
+        return enough[0]
+
+
+class EncodecLatents(EncodecFrames):
+    """EnCodec's latents before quantisation: continuous frames, float32 (T, H)."""
+
+    frame_encoder_type = "encodec_latents"
+    kind = "features"
+
+    def read_config(self, config: EncodecConfig) -> None:
+        super().read_config(config)
+        if self.is_stock:
+            raise ValueError(
+                "Got an EnCodec that is stereo, scaled or cut into segments; expected one of a single channel without "
+                "segments for latents, such as facebook/encodec_24khz."
+            )
+        self.num_codebooks = self.codebook_size = None
+        self.frame_dim = config.hidden_size
+
+    def encode(self, clips: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Each clip as it is alone: float32 (T, H)."""
+        return self.encode_together(clips, lambda latent: latent)
+
+
+def stores_decoder(folder: str) -> bool:
+    """Whether the weights of a codec hold its decoder."""
+    path = cached_file(folder, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False)
+    if path is None:  # several files come from stock models, which are complete
+        return True
+    with safe_open(path, "pt") as file:
+        return any(key.startswith("decoder.") for key in file.keys())  # noqa: SIM118
+
+
+def group_by_length(lengths: list[int], batch_size: int) -> list[list[int]]:
+    """Split clip indices into batches of similar length, longest first so that memory runs out at once or never."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
