@@ -26,7 +26,7 @@ def load_pipeline(args: argparse.Namespace):
         check_folder(model)
     else:
         check_hub_name(model, args.revision)
-    return pipeline(
+    captioner = pipeline(
         "audio-captioning",
         model=model,
         revision=args.revision,
@@ -34,6 +34,8 @@ def load_pipeline(args: argparse.Namespace):
         dtype=getattr(torch, args.dtype) if args.dtype else "auto",
         trust_remote_code=args.trust_remote_code or None,
     )
+    captioner.processor.codec, captioner.processor.clap
+    return captioner
 
 
 def check_device(name: str) -> None:
@@ -63,17 +65,20 @@ def list_devices() -> list[str]:
 def check_folder(folder: str) -> None:
     """Refuse a folder that holds another model, or not all of ours."""
     from ..hub.export import find_missing_parts
-    from ..model.repository import read_json
+    from ..model.model_files import read_json_object
 
     config = os.path.join(folder, "config.json")
-    if os.path.isfile(config):
-        check_model_type(folder, read_json(config))
+    if os.path.lexists(config):
+        check_model_type(folder, read_json_object(config))
+    from ..model.repository_checks import check_repository
+
     missing = find_missing_parts(folder, on_this_machine=True)
     if missing:
         raise ValueError(
             f"--model {folder} lacks {', '.join(missing)}. Write what is missing with `model.save_pretrained` and "
             "`processor.save_pretrained(FOLDER, include_encoders=True)`."
         )
+    check_repository(folder)
 
 
 def check_hub_name(name: str, revision: str | None) -> None:

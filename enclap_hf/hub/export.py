@@ -9,6 +9,8 @@ import tempfile
 
 from huggingface_hub import CommitInfo
 
+from ..model.encoder_sources import check_source
+from ..model.model_files import read_index, read_json_object
 from ..model.repository import add_remote_code, list_code_files, read_json, upload_folder
 
 # What lies in a Trainer's output folder beside the repository. `training_args.bin` is a pickle, and may hold a token.
@@ -65,9 +67,9 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     path = os.path.join(folder, "processor_config.json")
     if not os.path.exists(path):
         return [*missing, "the processor (processor_config.json)"]
-    processor = read_json(path)
+    processor = read_json_object(path)
     for name in ("codec", "clap"):
-        source = processor.get(f"{name}_source") or {"subfolder": name}
+        source = check_source(processor.get(f"{name}_source") or {"subfolder": name}, f"{name}_source")
         place = source.get("repo_id", "")
         if os.path.isabs(place) and on_this_machine:
             place = os.path.join(place, source.get("subfolder", ""))
@@ -75,8 +77,8 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
                 missing.append(f"{name} (the processor refers to {place}, which does not exist)")
         elif os.path.isabs(place):
             missing.append(f"{name}/ (the processor refers to {place}, a place on this machine)")
-        elif not place and not _has_model(os.path.join(folder, source["subfolder"])):
-            missing.append(f"{source['subfolder']}/ (config.json, model.safetensors)")
+        elif not place and not _has_model(os.path.join(folder, source.get("subfolder", ""))):
+            missing.append(f"{source.get('subfolder', '')}/ (config.json, model.safetensors)")
     return missing
 
 
@@ -92,7 +94,7 @@ def _has_model(folder: str) -> bool:
     index = os.path.join(folder, "model.safetensors.index.json")
     files = {"config.json", "model.safetensors"}
     if os.path.exists(index):
-        files = {"config.json", *read_json(index)["weight_map"].values()}
+        files = {"config.json", *read_index(index).values()}
     return all(os.path.exists(os.path.join(folder, name)) for name in files)
 
 
