@@ -480,7 +480,7 @@ def fuzz(count: int, seed: int, source: Path, clip: str, show: set[str]) -> Coun
 
 def print_table(outcomes: Counter) -> None:
     """A line for each kind of damage, and one for all."""
-    columns = [name for name in (*FINE, *sorted({o for _, o in outcomes} - set(FINE)))]
+    columns = [*FINE, *sorted({outcome for _, outcome in outcomes} - set(FINE))]
     print(f"{'damage':28}" + "".join(f"{name:>13}" for name in columns))
     for damage in sorted({damage for damage, _ in outcomes}):
         print(f"{damage:28}" + "".join(f"{outcomes[damage, name]:13}" for name in columns))

@@ -17,25 +17,35 @@ def load_pipeline(args: argparse.Namespace):
     from transformers import pipeline
 
     from ..hub.registration import DEFAULT_MODEL
+    from ..model.model_files import ModelFileError
 
     transformers.utils.logging.disable_progress_bar()
     if args.device is not None:
         check_device(args.device)
     model = DEFAULT_MODEL if args.model is None else os.path.expanduser(args.model)
-    if os.path.isdir(model):
-        check_folder(model)
-    else:
-        check_hub_name(model, args.revision)
-    captioner = pipeline(
-        "audio-captioning",
-        model=model,
-        revision=args.revision,
-        device=args.device,
-        dtype=getattr(torch, args.dtype) if args.dtype else "auto",
-        trust_remote_code=args.trust_remote_code or None,
-    )
-    captioner.processor.codec, captioner.processor.clap
+    try:
+        if os.path.isdir(model):
+            check_folder(model, args.trust_remote_code)
+        else:
+            check_hub_name(model, args.revision)
+        captioner = pipeline(
+            "audio-captioning",
+            model=model,
+            revision=args.revision,
+            device=args.device,
+            dtype=getattr(torch, args.dtype) if args.dtype else "auto",
+            trust_remote_code=args.trust_remote_code or None,
+        )
+        load_encoders(captioner.processor)
+    except ModelFileError as error:
+        raise ValueError(str(error)) from error
     return captioner
+
+
+def load_encoders(processor) -> None:
+    """Load both encoders, so that damage is known before the first recording."""
+    for encoder in (processor.frame_encoder, processor.clap_encoder):
+        getattr(encoder, "model", None)
 
 
 def check_device(name: str) -> None:
@@ -62,7 +72,7 @@ def list_devices() -> list[str]:
     return ["cpu", *(f"{kind}:{i}" for i in range(torch.accelerator.device_count()))]
 
 
-def check_folder(folder: str) -> None:
+def check_folder(folder: str, trusts_code: bool = False) -> None:
     """Refuse a folder that holds another model, or not all of ours."""
     from ..hub.export import find_missing_parts
     from ..model.model_files import read_json_object
@@ -78,7 +88,7 @@ def check_folder(folder: str) -> None:
             f"--model {folder} lacks {', '.join(missing)}. Write what is missing with `model.save_pretrained` and "
             "`processor.save_pretrained(FOLDER, include_encoders=True)`."
         )
-    check_repository(folder)
+    check_repository(folder, own_code_only=trusts_code)
 
 
 def check_hub_name(name: str, revision: str | None) -> None:

@@ -17,6 +17,10 @@ from .audio_loading import as_audio_batch, load_audio
 from .audio_resampling import resample_audio
 from .frame_encoder import FrameEncoder, WaveformFrames, count_samples
 from .log_mel import LogMel
+from .model_checks import load_checked  # noqa: F401 (as above)
+from .model_fields import check_config_fields  # noqa: F401 (as above)
+from .model_files import ModelFileError  # noqa: F401 (as above)
+from .repository import list_code_files  # noqa: F401 (as above)
 
 # Extra audio resampled behind the last frame, so that the resampler's edge falls outside of what is kept.
 RESAMPLING_MARGIN_S = 0.5

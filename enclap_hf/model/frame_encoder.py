@@ -19,6 +19,8 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 
+from .model_checks import load_checked, load_config
+
 # Held while a model is loaded, which changes the default device and number type of the whole process.
 LOADING = threading.RLock()
 # Clips encoded together.
@@ -137,7 +139,7 @@ class CodecFrames(FrameEncoder):
     def __init__(self, source: PreTrainedModel | str):
         is_loaded = isinstance(source, PreTrainedModel)
         self._model, self._source = (source, None) if is_loaded else (None, source)
-        self.config = source.config if is_loaded else self.model_class().config_class.from_pretrained(str(source))
+        self.config = source.config if is_loaded else load_config(self.model_class().config_class, str(source))
         self.read_config(self.config)
 
     @classmethod
@@ -188,7 +190,8 @@ class CodecFrames(FrameEncoder):
 def load_frozen(model_class: type[PreTrainedModel], source: str) -> PreTrainedModel:
     """Load a model of a folder for inference alone: float32, from safetensors, every tensor in memory of its own."""
     folder = source.complete() if hasattr(source, "complete") else source
-    model = model_class.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
+    options = {"dtype": torch.float32, "use_safetensors": True}
+    model = load_checked(model_class.from_pretrained, model_class, str(folder), **options)
     # Weights of a mapped file begin at any byte, and the last bits of a product depend on where.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()

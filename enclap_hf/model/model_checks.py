@@ -48,6 +48,7 @@ from .repository import MODEL_AUTO_MAP
 
 logger = logging.getLogger(__name__)
 
+MODEL_TYPE = "enclap"
 CONFIGURATION, GENERATION = "config.json", "generation_config.json"
 # Without these a captioner's configuration would quietly take the sizes of the published model; of all captioners,
 NEEDED_FIELDS = ("vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads")
@@ -101,20 +102,18 @@ def load_config(config_class: type[PretrainedConfig], folder: str) -> Pretrained
         raise file_error(path, f"it describes no model ({describe_cause(error)}).") from error
 
 
-def check_captioner_fields(fields: dict, path: str, own_code_only: bool = False) -> None:
+def check_captioner_fields(fields: dict, path: str, config_class: type, own_code_only: bool = False) -> None:
     """Refuse a config.json of a captioner that says what it may not, or lacks what it must say."""
-    from .configuration_enclap import EnClapConfig
-
     model_type = fields.get("model_type")
-    if model_type != EnClapConfig.model_type:
-        raise wrong_value(path, "model_type", model_type, EnClapConfig.model_type)
-    check_config_fields(fields, path, EnClapConfig)
+    if model_type != MODEL_TYPE:
+        raise wrong_value(path, "model_type", model_type, MODEL_TYPE)
+    check_config_fields(fields, path, config_class)
     refuse_commands(fields, path, besides=("auto_map",))
     check_code_entries(fields.get("auto_map"), MODEL_AUTO_MAP, path, own_code_only)
     for name in (*NEEDED_FIELDS, *(NEEDED_FOR_CODES if fields.get("frame_kind", "codes") == "codes" else ())):
         if fields.get(name) is None:
             raise file_error(path, f"it lacks the field `{name}`.")
-    build_config(EnClapConfig, fields, path)
+    build_config(config_class, fields, path)
 
 
 def check_generation_file(folder: str, fields: dict) -> None:
@@ -245,11 +244,11 @@ def check_model_folder(place: str | os.PathLike, kwargs: dict, model_class: type
     if config_path is None:
         return CheckedFolder(os.fspath(place), None)  # transformers says what is missing
     folder, fields = os.path.dirname(config_path), read_json_object(config_path)
-    is_captioner = fields.get("model_type") == "enclap"
+    is_captioner = fields.get("model_type") == MODEL_TYPE
     besides = ("auto_map", *(("quantization_config",) if kwargs.get("quantization_config") is not None else ()))
     refuse_commands(fields, config_path, besides if is_captioner else ("auto_map", "quantization_config"))
     if is_captioner and kwargs.get("config") is None:
-        check_captioner_fields(fields, config_path)
+        check_captioner_fields(fields, config_path, model_class.config_class)
     if is_captioner:
         refuse_adapter(folder)
         if find_file(place, GENERATION, kwargs) is not None and kwargs.get("generation_config") is None:
@@ -338,7 +337,7 @@ def check_loaded(
         ModelFileError: naming one of the tensors.
     """
     missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
-    is_captioner = getattr(model.config, "model_type", None) == "enclap"
+    is_captioner = getattr(model.config, "model_type", None) == MODEL_TYPE
     if is_captioner and reads_plain_bart(place):
         own = [name for name in missing if not name.startswith(BART_TENSORS)]
         missing = [name for name in missing if name.startswith(BART_TENSORS)]
@@ -379,7 +378,7 @@ def name_some(names: list[str]) -> str:
 
 
 def check_finite(model: nn.Module, place: str) -> None:
-    """Refuse weights that are NaN or infinite, in one pass over each; those that a file may leave out are never read."""
+    """Refuse weights that are NaN or infinite, in one pass over each, but for those that a file may leave out."""
     unread = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_missing", None) or ()]
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if any(pattern.search(name) for pattern in unread):

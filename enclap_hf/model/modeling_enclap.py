@@ -28,6 +28,9 @@ from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .encoder_enclap import EnClapEncoder, build_slot_mask
 from .generation_enclap import SharedAudioGenerationMixin, SharedCrossAttention, broadcast_slot_mask
 from .losses_enclap import IGNORED_TARGET, masked_codec_loss, smoothed_caption_loss
+from .model_checks import load_checked
+from .model_fields import check_config_fields  # noqa: F401 (transformers 5.0 copies only what this file names itself)
+from .model_files import ModelFileError  # noqa: F401 (as above)
 from .onednn_linear import use_onednn
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
 
@@ -77,6 +80,15 @@ class EnClapModel(BartModel):
             )
         use_onednn(self)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load as every model of transformers, but refuse damaged files, and weights that are missing or not finite.
+
+        Raises:
+            ModelFileError: one line that names the file and the fault.
+        """
+        return load_checked(super().from_pretrained, cls, pretrained_model_name_or_path, *args, **kwargs)
 
     def forward(
         self,
@@ -170,6 +182,15 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         self.generation_config.update(
             **PUBLISHED_DECODING, forced_bos_token_id=config.bos_token_id, forced_eos_token_id=config.eos_token_id
         )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load as every model of transformers, but refuse damaged files, and weights that are missing or not finite.
+
+        Raises:
+            ModelFileError: one line that names the file and the fault.
+        """
+        return load_checked(super().from_pretrained, cls, pretrained_model_name_or_path, *args, **kwargs)
 
     def forward(
         self,

@@ -34,8 +34,12 @@ from .log_mel import LogMel  # noqa: F401 (as above)
 from .log_mel_frames import LogMelFrames
 from .losses_enclap import IGNORED_TARGET
 from .mimi_frames import MimiFrames
+from .model_checks import load_checked  # noqa: F401 (as above)
+from .model_fields import check_config_fields  # noqa: F401 (as above)
+from .model_files import ModelFileError  # noqa: F401 (as above)
 from .onednn_linear import OneDnnLinear  # noqa: F401 (as above)
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
+from .repository_checks import explained_loading
 from .xcodec_frames import XcodecFrames
 
 logger = logging.getLogger(__name__)
@@ -156,7 +160,8 @@ class EnClapProcessor(ProcessorMixin):
         """
         names = (*ACCESS_ARGUMENTS, "revision")
         location = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
-        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        with explained_loading(pretrained_model_name_or_path):
+            processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         name = str(pretrained_model_name_or_path)
         processor._location = {"repo_id": os.path.abspath(name) if os.path.isdir(name) else name, **location}
         try:

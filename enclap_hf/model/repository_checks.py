@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 
+from .configuration_enclap import EnClapConfig
 from .model_checks import (
     CONFIGURATION,
     check_captioner_fields,
@@ -33,6 +34,10 @@ TOKENIZER_JSON = ("special_tokens_map.json", "added_tokens.json", "vocab.json")
 CHAT_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
 ENCODER_FOLDERS = ("codec", "clap")
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "mask_token")
+SPECIAL_TOKENS += ("cls_token", "sep_token")
+# Those that captioning needs, and the tokenizers that have none of themselves.
+NEEDED_TOKENS = ("bos_token", "eos_token", "pad_token")
+PLAIN_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
 def check_repository(folder: str, own_code_only: bool = False) -> None:
@@ -45,7 +50,7 @@ def check_repository(folder: str, own_code_only: bool = False) -> None:
         ModelFileError: one line that names the file, the fault and what to do.
     """
     fields = read_json_object(os.path.join(folder, CONFIGURATION))
-    check_captioner_fields(fields, os.path.join(folder, CONFIGURATION), own_code_only)
+    check_captioner_fields(fields, os.path.join(folder, CONFIGURATION), EnClapConfig, own_code_only)
     refuse_adapter(folder)
     check_generation_file(folder, fields)
     read_headers(folder)
@@ -80,6 +85,7 @@ def check_processor_files(folder: str, own_code_only: bool = False) -> None:
     entries = {**MODEL_AUTO_MAP, **PROCESSOR_AUTO_MAP}
     check_code_entries(fields.get("auto_map"), entries, path, own_code_only)
     known = ("codec_source", "clap_source", "num_codebooks", "feature_extractor", "processor_class")
+    known += ("frame_encoder_type", "sequence_vector")
     refuse_misspelt(fields, known, path)
     check_plain(PROCESSOR, fields, path)
     if fields.get("processor_class") not in (None, "EnClapProcessor"):
@@ -90,20 +96,33 @@ def check_processor_files(folder: str, own_code_only: bool = False) -> None:
     for name in ("codec_source", "clap_source"):
         if not isinstance(fields.get(name), (dict, type(None))):
             raise wrong_value(path, name, fields[name], "an object")
-    if "feature_extractor" not in fields:
+    other_path = os.path.join(folder, "preprocessor_config.json")
+    if "feature_extractor" in fields:
+        check_features(fields["feature_extractor"], path)
+        check_code_entries(fields["feature_extractor"].get("auto_map"), entries, path, own_code_only)
+    elif not os.path.lexists(other_path):
         raise file_error(path, "it lacks the field `feature_extractor`.")
-    check_features(fields["feature_extractor"], path)
-    check_code_entries(fields["feature_extractor"].get("auto_map"), entries, path, own_code_only)
-    if os.path.lexists(path := os.path.join(folder, "preprocessor_config.json")):
+    if os.path.lexists(path := other_path):
         other = read_json_object(path)
         refuse_commands(other, path, besides=("auto_map",))
         check_code_entries(other.get("auto_map"), entries, path, own_code_only)
         check_features(other, path)
-    check_tokenizer_files(folder)
+    check_tokenizer_files(folder, read_model_fields(folder))
 
 
-def check_tokenizer_files(folder: str) -> None:
-    """Refuse a tokenizer that is damaged, brings code or templates, or reads files of its own choice."""
+def read_model_fields(folder: str) -> dict:
+    """The configuration of the captioner beside a processor, if there is one."""
+    path = os.path.join(folder, CONFIGURATION)
+    return read_json_object(path) if os.path.lexists(path) else {}
+
+
+def check_tokenizer_files(folder: str, model: dict) -> None:
+    """Refuse a tokenizer that is damaged, brings code or templates, or reads files of its own choice.
+
+    Args:
+        folder: of the processor.
+        model: configuration of the captioner, whose tokens the tokenizer has to have; empty where there is none.
+    """
     for name in CHAT_FILES:
         if os.path.lexists(path := os.path.join(folder, name)):
             raise file_error(path, "it is a chat's template, which captioning has no use for.", "Remove it.")
@@ -120,7 +139,40 @@ def check_tokenizer_files(folder: str) -> None:
         return
     if os.path.lexists(path + ".index.json"):
         raise file_error(path + ".index.json", "no tokenizer has such a file.", "Remove it.")
-    check_tokenizer_file(path, fields)
+    special = read_special_tokens(folder, fields)
+    vocabulary = read_vocabulary(path)
+    for name, token in special.items():
+        if token not in vocabulary:
+            raise file_error(path, f"it has no token {shorten(token)}, the `{name}` of {TOKENIZER_CONFIGURATION}.")
+        number = model.get(f"{name}_id")
+        if number is not None and name in NEEDED_TOKENS and number != vocabulary[token]:
+            raise file_error(path, f"its `{name}` {shorten(token)} has id {vocabulary[token]}, the model's {number}.")
+    size = model.get("vocab_size")
+    if isinstance(size, int) and len(vocabulary) > size:
+        raise file_error(path, f"it has {len(vocabulary)} tokens, and the model {size} (`vocab_size`).")
+
+
+def read_special_tokens(folder: str, fields: dict) -> dict[str, str]:
+    """The special tokens that a tokenizer's files name.
+
+    Args:
+        folder: of the processor.
+        fields: content of tokenizer_config.json.
+    """
+    path = os.path.join(folder, "special_tokens_map.json")
+    named = {**(read_json_object(path) if os.path.lexists(path) else {}), **fields}
+    path, tokens = os.path.join(folder, TOKENIZER_CONFIGURATION), {}
+    for name in SPECIAL_TOKENS:
+        token = named.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if token is None and name in NEEDED_TOKENS and named.get("tokenizer_class") in (None, *PLAIN_TOKENIZERS):
+            raise file_error(path, f"it is missing, or lacks the field `{name}`.")
+        if not isinstance(token, (str, type(None))) or token == "":
+            raise wrong_value(path, name, token, "a token")
+        if token is not None:
+            tokens[name] = token
+    refuse_misspelt(fields, SPECIAL_TOKENS, path)
+    return tokens
 
 
 def check_tokenizer_fields(fields: dict, path: str, is_vocabulary: bool = False) -> None:
@@ -153,8 +205,8 @@ def is_tokenizer(name: str) -> bool:
     return is_named_so and name.isidentifier() and hasattr(transformers, name)
 
 
-def check_tokenizer_file(path: str, fields: dict) -> None:
-    """Refuse a tokenizer.json that cannot be read, with gaps in its ids, or without the special tokens of `fields`."""
+def read_vocabulary(path: str) -> dict[str, int]:
+    """Tokens of a tokenizer.json and their ids, which have no gaps."""
     from tokenizers import Tokenizer
 
     content = read_json_object(path)
@@ -164,11 +216,7 @@ def check_tokenizer_file(path: str, fields: dict) -> None:
         raise file_error(path, f"it is damaged ({describe_cause(error)}).") from error
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise file_error(path, "it is damaged: its ids have gaps, or two tokens share one.")
-    for name in SPECIAL_TOKENS:
-        token = fields.get(name)
-        token = token.get("content") if isinstance(token, dict) else token
-        if token is not None and (not isinstance(token, str) or token not in vocabulary):
-            raise file_error(path, f"it has no token {shorten(token)}, the `{name}` of {TOKENIZER_CONFIGURATION}.")
+    return vocabulary
 
 
 @contextlib.contextmanager
