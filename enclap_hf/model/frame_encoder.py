@@ -188,7 +188,8 @@ class CodecFrames(FrameEncoder):
 def load_frozen(model_class: type[PreTrainedModel], source: str) -> PreTrainedModel:
     """Load a model of a folder for inference alone: float32, from safetensors, every tensor in memory of its own."""
     folder = source.complete() if hasattr(source, "complete") else source
-    model = model_class.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
+    use_safetensors = getattr(folder, "use_safetensors", True) or None  # None takes either
+    model = model_class.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=use_safetensors)
     # Weights of a mapped file begin at any byte, and the last bits of a product depend on where.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()

@@ -150,12 +150,15 @@ class EnClapProcessor(ProcessorMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "EnClapProcessor":
         """Load from a directory or the Hub, as every transformers processor; the encoders' weights follow on first use.
 
+        `use_safetensors=False` lets these be weights of torch's own format, which are read without running code.
+
         Raises:
             ValueError: feature extractor, frame encoder and CLAP tower do not fit each other.
             OSError: it cannot be read.
         """
-        names = (*ACCESS_ARGUMENTS, "revision")
+        names = (*ACCESS_ARGUMENTS, "revision", "use_safetensors")
         location = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+        kwargs.pop("use_safetensors", None)
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         name = str(pretrained_model_name_or_path)
         processor._location = {"repo_id": os.path.abspath(name) if os.path.isdir(name) else name, **location}
@@ -414,6 +417,8 @@ class EnClapProcessor(ProcessorMixin):
         written = [] if refers else [p for p in parts if include_encoders or not self.encoders.is_elsewhere(p)]
         places = {}
         for part in parts:
+            if part in written and self.encoders.has_folder(part):
+                self.encoders.find_folder(part)  # fails before anything is written
             source = {"subfolder": part} if part in written else self._refer_to(part, places)
             setattr(self, f"{part}_source", source)
         try:
