@@ -339,7 +339,7 @@ class EnClapProcessor(ProcessorMixin):
         encoder, kept = self.frame_encoder, self.feature_extractor.max_codec_frames
         if encoder.kind != "codes":
             return [torch.as_tensor(frames, dtype=torch.float32)[:kept] for frames in encoder.encode(samples)]
-        if self.num_codebooks != encoder.num_codebooks and hasattr(encoder, "limit_codebooks"):
+        if hasattr(encoder, "limit_codebooks"):
             encoder.limit_codebooks(self.num_codebooks)
         return [torch.as_tensor(codes).long()[:kept, : self.num_codebooks] for codes in encoder.encode(samples)]
 
