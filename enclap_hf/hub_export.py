@@ -15,7 +15,9 @@ from huggingface_hub import CommitInfo, HfApi
 CODE_FILES = (
     *("configuration_enclap.py", "modeling_enclap.py", "encoder_enclap.py", "generation_enclap.py", "losses_enclap.py"),
     *("onednn_linear.py", "audio_loading.py", "feature_extraction_enclap.py"),
-    *("audio_formats.py", "audio_errors.py", "audio_arrays.py", "audio_decoding.py", "audio_resampling.py"),
+    *("audio_formats.py", "audio_errors.py", "audio_arrays.py", "audio_bytes.py", "audio_memory.py"),
+    *("audio_headers.py", "audio_links.py", "audio_decoding.py", "audio_av.py", "audio_reader.py", "audio_sources.py"),
+    *("audio_resampling.py", "audio_chatter.py"),
     *("codec_encoder.py", "audio_encoders.py"),
     *("data_collator.py", "processing_enclap.py", "pipeline.py"),
 )

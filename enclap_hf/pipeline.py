@@ -7,12 +7,20 @@ from torch.utils.data import Dataset
 from transformers import GenerationConfig, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
-from .audio_arrays import scale_to_float32  # noqa: F401 (transformers 5.0 copies only what this file names itself)
-from .audio_decoding import LoadedAudio  # noqa: F401 (as above)
+from .audio_arrays import as_whole_number  # noqa: F401 (transformers 5.0 copies only what this file names itself)
+from .audio_av import AvDecoder  # noqa: F401 (as above)
+from .audio_bytes import FileView  # noqa: F401 (as above)
+from .audio_chatter import silence_c_libraries  # noqa: F401 (as above)
+from .audio_decoding import SoundfileDecoder  # noqa: F401 (as above)
 from .audio_errors import AudioLoadError
 from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
+from .audio_headers import inspect_header  # noqa: F401 (as above)
+from .audio_links import inspect_stream  # noqa: F401 (as above)
 from .audio_loading import as_audio_batch
+from .audio_memory import check_memory  # noqa: F401 (as above)
+from .audio_reader import AudioReader  # noqa: F401 (as above)
 from .audio_resampling import resample_audio  # noqa: F401 (as above)
+from .audio_sources import open_audio  # noqa: F401 (as above)
 
 TASK = "audio-captioning"
 

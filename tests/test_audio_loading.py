@@ -19,10 +19,9 @@ from audio_clips import (
     encoded,
     sine,
 )
-from enclap_hf import audio_decoding, audio_loading
-from enclap_hf.audio_decoding import LoadedAudio
+from enclap_hf import audio_loading
 from enclap_hf.audio_files import find_audio_files
-from enclap_hf.audio_loading import as_audio_batch, load_audio
+from enclap_hf.audio_loading import LoadedAudio, as_audio_batch, load_audio
 
 # Every input form
 
@@ -194,7 +193,7 @@ def test_the_first_axis_is_channels_unless_only_the_second_can_be(shape, num_sam
 
 
 def test_a_clip_longer_than_a_block_is_read_without_a_seam(monkeypatch, tmp_path):
-    monkeypatch.setattr(audio_decoding, "BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(audio_loading, "BLOCK_SAMPLES", 1000)
     monkeypatch.setattr(audio_loading, "BLOCK_SAMPLES", 1000)
     noise = np.random.default_rng(2).uniform(-1, 1, (4321, 2)).astype(np.float32)
     expected = (noise[:, 0] + noise[:, 1]) / 2
@@ -218,7 +217,7 @@ def test_silence_is_no_error_however_long():
 def test_the_head_of_a_long_file_is_read_without_the_rest(monkeypatch):
     read = []
     original = soundfile.SoundFile.read
-    monkeypatch.setattr(audio_decoding, "BLOCK_SAMPLES", 4096)
+    monkeypatch.setattr(audio_loading, "BLOCK_SAMPLES", 4096)
     monkeypatch.setattr(
         soundfile.SoundFile, "read", lambda self, frames, **kind: read.append(frames) or original(self, frames, **kind)
     )
