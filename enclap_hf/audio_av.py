@@ -63,6 +63,11 @@ class AvDecoder:
         """Unknown: what containers state counts an encoder's padding or leaves it out."""
         return None
 
+    @property
+    def stated_duration_s(self) -> float:
+        """Seconds that the container states or that ffmpeg guesses; 0 where neither is."""
+        return max(self._promised / self.sampling_rate, (self._container.duration or 0) / import_av().time_base)
+
     def read(self, max_samples: int = 0) -> np.ndarray:
         """The samples of the next frame, float32 (n, channels), however many it has."""
         av = import_av()

@@ -54,13 +54,13 @@ class FileView:
         file.seek(0, io.SEEK_END)
         end = file.tell() if end is None else end
         self._pieces.append((max(0, end - start), start))
-        self._true_size = sum(length for length, _ in self._pieces)
-        self.size = self._true_size + (_HIDDEN_BYTES if hides_end else 0)
+        self.true_size = sum(length for length, _ in self._pieces)
+        self.size = self.true_size + (_HIDDEN_BYTES if hides_end else 0)
 
     def read(self, size: int = -1) -> bytes:
         """At most `size` bytes (all for a negative number), fewer at the end."""
         end = self.size if size is None or size < 0 else min(self.size, self._position + size)
-        if self._position >= self.size - 128 and self.size > self._true_size:
+        if self._position >= self.size - 128 and self.size > self.true_size:
             content = bytes(max(0, end - self._position))
             self._position += len(content)
             return content
@@ -106,7 +106,7 @@ class FileView:
     def find_file_offset(self) -> int:
         """The file's own offset of the current position, which must be behind all edits."""
         length, source = self._pieces[-1]
-        return source + length - (self._true_size - self._position)
+        return source + length - (self.true_size - self._position)
 
 
 class ReplayedStream:

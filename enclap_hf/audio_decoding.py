@@ -16,7 +16,7 @@ from .audio_bytes import FileView
 from .audio_chatter import silence_c_libraries
 from .audio_errors import AudioLoadError, audio_error, damaged_error, unreadable_error
 from .audio_headers import HeaderFacts, inspect_header
-from .audio_links import find_next_link, inspect_stream
+from .audio_links import find_next_link, inspect_stream, skip_id3
 
 BLOCK_SAMPLES = 1 << 15
 # Where a damaged block is read again, up to its damage.
@@ -70,6 +70,14 @@ class SoundfileDecoder:
             return None
         is_chained = self._stream.kind == "ogg" and self._find_next_link() is not None
         return None if is_chained else self._sound.frames
+
+    @property
+    def stated_duration_s(self) -> float:
+        """Seconds of the first stream, a guess where none are stated; 0 where there is none."""
+        frames = self._sound.frames
+        if self._stream.kind == "mpeg" and self._stream.is_open:  # of a view that claims to be far longer
+            frames = frames * (self._view.true_size - skip_id3(self._file, 0)) / self._view.size
+        return frames / self.sampling_rate if frames < _UNKNOWN_SAMPLES else 0.0
 
     @property
     def is_certain(self) -> bool:

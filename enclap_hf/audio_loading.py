@@ -26,7 +26,7 @@ import numpy as np
 from .audio_arrays import average_channels
 from .audio_decoding import BLOCK_SAMPLES
 from .audio_errors import AudioLoadError, audio_error, no_samples_error
-from .audio_formats import AUDIO_EXTENSIONS, AV_FORMATS  # noqa: F401 (names that other files take from here)
+from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (names that other files take from here)
 from .audio_memory import check_memory, find_available_bytes
 from .audio_reader import AudioReader
 from .audio_resampling import resample_audio  # noqa: F401 (as above)
@@ -134,7 +134,7 @@ def as_audio_batch(audio: Any) -> tuple[list, bool]:
     if hasattr(audio, "__array__"):
         kind = getattr(getattr(audio, "dtype", None), "kind", "f")
         is_batch = kind in "OSTU" and getattr(audio, "ndim", 0) == 1
-        return (list(audio), True) if is_batch else ([audio], False)
+        return (np.asarray(audio).tolist(), True) if is_batch else ([audio], False)
     return (list(audio), True) if isinstance(audio, Iterable) else ([audio], False)
 
 

@@ -291,3 +291,20 @@ def start_av_decoder(
         if file.error is not None:
             raise unreadable_error(name, file.error) from None
         raise undecodable_error(name, head, extension, soundfile_reason, has_av=True) from None
+
+
+def read_stated_duration_s(file: Any, name: str) -> float:
+    """Seconds that a seekable encoded file states, without decoding more than its first samples; 0 for none.
+
+    Args:
+        file: a seekable binary file object.
+        name: what messages call it.
+    Raises:
+        AudioLoadError: no decoder can open it.
+    """
+    with reading(name):
+        decoder = start_file_decoder(file, name, "")
+        try:
+            return decoder.stated_duration_s
+        finally:
+            decoder.close()
