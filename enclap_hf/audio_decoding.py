@@ -19,8 +19,9 @@ from .audio_headers import HeaderFacts, inspect_header
 from .audio_links import find_next_link, inspect_stream, skip_id3
 
 BLOCK_SAMPLES = 1 << 15
-# Where a damaged block is read again, up to its damage.
-_CAREFUL_SAMPLES = 1 << 10
+# A block that holds a damage is read again up to it, in steps that are twice made smaller.
+_STEP_RATIO = 1 << 5
+_SMALLEST_STEP = BLOCK_SAMPLES // _STEP_RATIO**2
 # libsndfile says 2 ** 63 - 1 where it does not know.
 _UNKNOWN_SAMPLES = 1 << 60
 # A file that is shorter than it promises by less than this is whole: encoders pad and trim.
@@ -56,6 +57,7 @@ class SoundfileDecoder:
         self._open_link(0)
         self.sampling_rate = check_sampling_rate(self._sound.samplerate, label)
         self.num_channels = self._sound.channels
+        self._first_frames = self._sound.frames
         self._exact = self._sound.format == "FLAC" or (
             self._sound.format in _EXACT_FORMATS and self._sound.subtype in _EXACT_SUBTYPES
         )
@@ -96,14 +98,19 @@ class SoundfileDecoder:
         self._view = FileView(self._file, start, edits, self._stream.end, hides_end)
         with silence_c_libraries():
             self._sound = soundfile.SoundFile(self._view)
+        # soundfile seeks after every read where it can, and mp3 and opus then begin anew with slightly other samples.
+        self._sound.seekable = lambda: False
         self._position = 0
+        self._step = BLOCK_SAMPLES
 
     def read(self, max_samples: int = BLOCK_SAMPLES) -> np.ndarray:
         """The next samples, float32 (n, channels)."""
         while self._sound is not None:
-            # Wide blocks are short, so that a header that claims 1,024 channels takes no more memory.
-            count = max(1, min(max_samples, BLOCK_SAMPLES * 16 // self._sound.channels))
-            block = self._read_block(count)
+            # Wide blocks are short, so that a header that claims 1,024 channels takes no more memory. Nothing is asked
+            # for behind the stated end: libsndfile would decode tags and further streams, and stumble.
+            limits = (max_samples, self._step, BLOCK_SAMPLES * 16 // self._sound.channels)
+            count = min(max(1, min(limits)), self._sound.frames - self._position)
+            block = self._read_block(count) if count > 0 else ()
             if len(block):
                 self._position += len(block)
                 return block
@@ -118,7 +125,7 @@ class SoundfileDecoder:
             with silence_c_libraries():
                 block = self._sound.read(count, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
-            if self._view.error is None and count > _CAREFUL_SAMPLES:
+            if self._view.error is None and self._step > _SMALLEST_STEP:
                 return self._read_carefully()
             if self._stream.kind == "mpeg" and self._find_next_link() is None:
                 return np.empty((0, self.num_channels), np.float32)  # what follows are no frames
@@ -128,16 +135,17 @@ class SoundfileDecoder:
         return block
 
     def _read_carefully(self) -> np.ndarray:
-        """Read a block that failed again, in small steps, from where it began."""
+        """Read a block that failed again, from where it began and in smaller steps from there on."""
         soundfile = import_soundfile()
-        position = self._position
+        position, step = self._position, self._step // _STEP_RATIO
         self._open_link(self._start)
+        self._step = step
         try:
             with silence_c_libraries():
                 self._position = self._sound.seek(position)
         except soundfile.SoundFileError as error:
             raise self._fail(error) from None
-        return self._read_block(_CAREFUL_SAMPLES)
+        return self._read_block(step)
 
     def _fail(self, error: Exception) -> AudioLoadError:
         """The error of a stream that cannot be decoded further."""
@@ -163,12 +171,10 @@ class SoundfileDecoder:
 
     def seek(self, sample: int) -> bool:
         """Go to a sample, where the format allows it and the sample is in the first stream."""
-        if not self._exact:
+        if not self._exact or not sample <= self._first_frames < _UNKNOWN_SAMPLES:
             return False
         if self._sound is None or self._start:
             self._open_link(0)
-        if not 0 <= sample <= self._sound.frames < _UNKNOWN_SAMPLES:
-            return False
         self._position = self._sound.seek(sample)
         self.missing = None
         return self._position == sample
