@@ -100,7 +100,7 @@ def _inspect_flac(file: BinaryIO, offset: int) -> StreamFacts:
     if len(info) < 34:
         return StreamFacts("flac")
     stated = int.from_bytes(info[13:18], "big") & ((1 << 36) - 1)
-    found = _find_flac_end(file, int.from_bytes(info[2:4], "big"))
+    found = _find_flac_end(file, int.from_bytes(info[2:4], "big"), stated)
     if found == stated:
         return StreamFacts("flac", is_certain=True)
     if found is None or find_next_link("flac", file, offset, offset) is not None:
@@ -109,8 +109,8 @@ def _inspect_flac(file: BinaryIO, offset: int) -> StreamFacts:
     return StreamFacts("flac", (Edit(offset + 8 + 13, 5, shown),), is_certain=True)
 
 
-def _find_flac_end(file: BinaryIO, max_block: int) -> int | None:
-    """Samples up to the end of the last frame, where that frame is whole: its checksum fits its bytes."""
+def _find_flac_end(file: BinaryIO, max_block: int, stated: int) -> int | None:
+    """Samples up to the end of the last frame; where they are not as stated, its checksum must fit its bytes."""
     size = file.seek(0, 2)
     tail_start = max(0, size - _SCANNED_BYTES)
     tail = _read(file, tail_start, _SCANNED_BYTES)
@@ -119,7 +119,7 @@ def _find_flac_end(file: BinaryIO, max_block: int) -> int | None:
     for match in reversed(list(re.finditer(rb"\xff[\xf8\xf9]", tail))):
         parsed = _parse_flac_header(tail[match.start() : match.start() + 16], max_block)
         if parsed is not None:
-            return parsed if _crc(tail[match.start() :], 0x8005, 16) == 0 else None
+            return parsed if parsed == stated or _crc(tail[match.start() :], 0x8005, 16) == 0 else None
     return None
 
 
