@@ -53,6 +53,7 @@ class SoundfileDecoder:
         self.label = label
         self.missing: str | None = None
         self._file = file
+        self._scanned = FileView(file)  # for looking at headers, without raising
         self._sound = None
         self._open_link(0)
         self.sampling_rate = check_sampling_rate(self._sound.samplerate, label)
@@ -78,7 +79,7 @@ class SoundfileDecoder:
         """Seconds of the first stream, a guess where none are stated; 0 where there is none."""
         frames = self._sound.frames
         if self._stream.kind == "mpeg" and self._stream.is_open:  # of a view that claims to be far longer
-            frames = frames * (self._view.true_size - skip_id3(self._file, 0)) / self._view.size
+            frames = frames * (self._view.true_size - skip_id3(self._scanned, 0)) / self._view.size
         return frames / self.sampling_rate if frames < _UNKNOWN_SAMPLES else 0.0
 
     @property
@@ -91,8 +92,8 @@ class SoundfileDecoder:
         soundfile = import_soundfile()
         self.close()
         self._start = start
-        self._header = HeaderFacts() if start else inspect_header(self._file)
-        self._stream = inspect_stream(self._file, start)
+        self._header = HeaderFacts() if start else inspect_header(self._scanned)
+        self._stream = inspect_stream(self._scanned, start)
         edits = self._header.edits or self._stream.edits
         hides_end = self._stream.kind == "mpeg" and self._stream.is_open
         self._view = FileView(self._file, start, edits, self._stream.end, hides_end)
@@ -167,7 +168,11 @@ class SoundfileDecoder:
             raise audio_error(self.label, "its sampling rate changes midway.", "Convert it to wav first.")
 
     def _find_next_link(self) -> int | None:
-        return find_next_link(self._stream.kind, self._file, self._start, self._view.find_file_offset())
+        """Offset of the stream that follows."""
+        found = find_next_link(self._stream.kind, self._scanned, self._start, self._view.find_file_offset())
+        if self._scanned.error is not None:
+            raise unreadable_error(self.label, self._scanned.error)
+        return found
 
     def seek(self, sample: int) -> bool:
         """Go to a sample, where the format allows it and the sample is in the first stream."""
