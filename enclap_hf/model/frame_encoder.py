@@ -167,7 +167,7 @@ class CodecFrames(FrameEncoder):
         if model_type != config_class.model_type:
             raise ValueError(
                 f"Got a model of type {model_type!r} in {folder} as the frame encoder {self.frame_encoder_type!r}; "
-                f"expected {config_class.model_type!r}: set `frame_encoder_type` in processor_config.json to its family."
+                f"expected {config_class.model_type!r}: set `frame_encoder_type` to its family."
             )
         return config_class.from_pretrained(str(folder))
 

@@ -13,15 +13,8 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ClapAudioModelWithProjection, PreTrainedModel, ProcessorMixin
 
-from .audio_arrays import scale_to_float32  # noqa: F401 (transformers 5.0 copies only what this file names itself)
-from .audio_decoding import LoadedAudio  # noqa: F401 (as above)
-from .audio_errors import AudioLoadError  # noqa: F401 (as above)
-from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
-from .audio_loading import load_audio  # noqa: F401 (as above)
-from .audio_resampling import resample_audio  # noqa: F401 (as above)
 from .clap_encoder import ClapEncoder
 from .clap_frames import ClapFrames
-from .codec_encoder import CodecEncoder  # noqa: F401 (as above)
 from .configuration_enclap import EnClapConfig
 from .dac_frames import DacFrames
 from .encodec_frames import EncodecFrames, EncodecLatents
@@ -30,11 +23,9 @@ from .feature_extraction_enclap import EnClapFeatureExtractor
 from .fit_checks import check_captioner, check_clap_encoder, check_frame_encoder
 from .frame_encoder import FrameEncoder, freeze, pad_frames
 from .frozen_encoders import PLACES_FILE, FrozenEncoders
-from .log_mel import LogMel  # noqa: F401 (as above)
 from .log_mel_frames import LogMelFrames
 from .losses_enclap import IGNORED_TARGET
 from .mimi_frames import MimiFrames
-from .onednn_linear import OneDnnLinear  # noqa: F401 (as above)
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
 from .xcodec_frames import XcodecFrames
 
