@@ -393,7 +393,7 @@ def is_other_value(source: Path, damaged: Path) -> bool:
                 np.isfinite(np.frombuffer(data[first:end], kind)).all() for (first, end), kind in kinds if kind
             )
         return is_like(json.loads(source.read_bytes()), json.loads(damaged.read_bytes()))
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, KeyError, RecursionError, struct.error):
         return False
 
 

@@ -3,7 +3,6 @@
 from transformers import BartConfig
 
 from .model_fields import check_config_fields
-from .model_files import ModelFileError  # noqa: F401 (transformers 5.0 copies only what this file names itself)
 from .repository import RUNS_FROM_REPOSITORY
 
 # The published code tables are padded to a multiple of this many rows; converted weights keep the shape.

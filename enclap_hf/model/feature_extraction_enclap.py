@@ -10,17 +10,10 @@ from torch import nn
 from transformers import BatchFeature, FeatureExtractionMixin
 
 from .audio_arrays import average_channels
-from .audio_decoding import BLOCK_SAMPLES  # noqa: F401 (transformers 5.0 copies only what this file names itself)
-from .audio_errors import AudioLoadError  # noqa: F401 (as above)
-from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
 from .audio_loading import as_audio_batch, load_audio
 from .audio_resampling import resample_audio
 from .frame_encoder import FrameEncoder, WaveformFrames, count_samples
 from .log_mel import LogMel
-from .model_checks import load_checked  # noqa: F401 (as above)
-from .model_fields import check_config_fields  # noqa: F401 (as above)
-from .model_files import ModelFileError  # noqa: F401 (as above)
-from .repository import list_code_files  # noqa: F401 (as above)
 
 # Extra audio resampled behind the last frame, so that the resampler's edge falls outside of what is kept.
 RESAMPLING_MARGIN_S = 0.5

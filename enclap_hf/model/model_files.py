@@ -139,7 +139,9 @@ def read_header(path: str) -> dict[str, TensorEntry]:
         if length > min(MAX_HEADER_BYTES, size - 8):
             raise file_error(path, f"it is cut off or damaged: of {size} bytes its header would take {length}.")
         header = parse_json_object(file.read(length), path)
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise file_error(path, f"it is damaged: its header's metadata are {shorten(metadata)}.")
     entries, ranges = {}, []
     for name, entry in header.items():
         entries[name], span = read_entry(name, entry, path)

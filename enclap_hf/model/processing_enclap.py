@@ -13,15 +13,8 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ClapAudioModelWithProjection, PreTrainedModel, ProcessorMixin
 
-from .audio_arrays import scale_to_float32  # noqa: F401 (transformers 5.0 copies only what this file names itself)
-from .audio_decoding import LoadedAudio  # noqa: F401 (as above)
-from .audio_errors import AudioLoadError  # noqa: F401 (as above)
-from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
-from .audio_loading import load_audio  # noqa: F401 (as above)
-from .audio_resampling import resample_audio  # noqa: F401 (as above)
 from .clap_encoder import ClapEncoder
 from .clap_frames import ClapFrames
-from .codec_encoder import CodecEncoder  # noqa: F401 (as above)
 from .configuration_enclap import EnClapConfig
 from .dac_frames import DacFrames
 from .encodec_frames import EncodecFrames, EncodecLatents
@@ -30,14 +23,9 @@ from .feature_extraction_enclap import EnClapFeatureExtractor
 from .fit_checks import check_captioner, check_clap_encoder, check_frame_encoder
 from .frame_encoder import FrameEncoder, freeze, pad_frames
 from .frozen_encoders import PLACES_FILE, FrozenEncoders
-from .log_mel import LogMel  # noqa: F401 (as above)
 from .log_mel_frames import LogMelFrames
 from .losses_enclap import IGNORED_TARGET
 from .mimi_frames import MimiFrames
-from .model_checks import load_checked  # noqa: F401 (as above)
-from .model_fields import check_config_fields  # noqa: F401 (as above)
-from .model_files import ModelFileError  # noqa: F401 (as above)
-from .onednn_linear import OneDnnLinear  # noqa: F401 (as above)
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
 from .repository_checks import explained_loading
 from .xcodec_frames import XcodecFrames
@@ -154,12 +142,15 @@ class EnClapProcessor(ProcessorMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "EnClapProcessor":
         """Load from a directory or the Hub, as every transformers processor; the encoders' weights follow on first use.
 
+        `use_safetensors=False` lets these be weights of torch's own format, which are read without running code.
+
         Raises:
             ValueError: feature extractor, frame encoder and CLAP tower do not fit each other.
             OSError: it cannot be read.
         """
-        names = (*ACCESS_ARGUMENTS, "revision")
+        names = (*ACCESS_ARGUMENTS, "revision", "use_safetensors")
         location = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+        kwargs.pop("use_safetensors", None)
         with explained_loading(pretrained_model_name_or_path):
             processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         name = str(pretrained_model_name_or_path)
@@ -341,7 +332,7 @@ class EnClapProcessor(ProcessorMixin):
         encoder, kept = self.frame_encoder, self.feature_extractor.max_codec_frames
         if encoder.kind != "codes":
             return [torch.as_tensor(frames, dtype=torch.float32)[:kept] for frames in encoder.encode(samples)]
-        if self.num_codebooks != encoder.num_codebooks and hasattr(encoder, "limit_codebooks"):
+        if hasattr(encoder, "limit_codebooks"):
             encoder.limit_codebooks(self.num_codebooks)
         return [torch.as_tensor(codes).long()[:kept, : self.num_codebooks] for codes in encoder.encode(samples)]
 
@@ -419,6 +410,8 @@ class EnClapProcessor(ProcessorMixin):
         written = [] if refers else [p for p in parts if include_encoders or not self.encoders.is_elsewhere(p)]
         places = {}
         for part in parts:
+            if part in written and self.encoders.has_folder(part):
+                self.encoders.find_folder(part)  # fails before anything is written
             source = {"subfolder": part} if part in written else self._refer_to(part, places)
             setattr(self, f"{part}_source", source)
         try:
