@@ -255,6 +255,8 @@ def check_generation(fields: dict, path: str, vocab_size: int | None = None, max
         if fields.get(name) not in (None, False, 1 if name == "num_beam_groups" else None):
             raise file_error(path, f"its field `{name}` chooses a decoding that is not the model's own.", "Remove it.")
     check_ranges_of(fields, GENERATION_FIELDS, path)
+    if fields.get("max_length") is None and fields.get("max_new_tokens") is None:
+        raise file_error(path, "it lacks `max_length`, the most tokens of a caption.", "Add it.")
     for name in ("max_length", "max_new_tokens"):
         if max_length is not None and (fields.get(name) or 0) > max_length:
             raise wrong_value(path, name, fields[name], f"at most {max_length}, the positions of the decoder")
