@@ -141,15 +141,18 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     processor = read_json_object(path)
     for name in ("codec", "clap"):
         source = check_source(processor.get(f"{name}_source") or {"subfolder": name}, f"{name}_source")
-        place = source.get("repo_id", "")
-        if os.path.isabs(place) and on_this_machine:
+        place, subfolder = source.get("repo_id", ""), source.get("subfolder", name)
+        if "fingerprint" in source:
+            if not on_this_machine:
+                missing.append(f"{name}/ (the folder is a checkpoint, which refers to encoders of its own machine)")
+        elif os.path.isabs(place) and on_this_machine:
             place = os.path.join(place, source.get("subfolder", ""))
             if not os.path.isdir(place):
                 missing.append(f"{name} (the processor refers to {place}, which does not exist)")
         elif os.path.isabs(place):
             missing.append(f"{name}/ (the processor refers to {place}, a place on this machine)")
-        elif not place and not _has_model(os.path.join(folder, source.get("subfolder", ""))):
-            missing.append(f"{source.get('subfolder', '')}/ (config.json, model.safetensors)")
+        elif not place and not _has_model(os.path.join(folder, subfolder)):
+            missing.append(f"{subfolder}/ (config.json, model.safetensors)")
     return missing
 
 
