@@ -166,8 +166,8 @@ class CodecFrames(FrameEncoder):
         model_type = PretrainedConfig.get_config_dict(str(folder))[0].get("model_type")
         if model_type != config_class.model_type:
             raise ValueError(
-                f"Got a model of type {model_type!r} in {folder} as the frame encoder {self.frame_encoder_type!r}; "
-                f"expected {config_class.model_type!r}: set `frame_encoder_type` in processor_config.json to its family."
+                f"Got a model of type {model_type!r} in {folder} for the frame encoder {self.frame_encoder_type!r}; "
+                f"expected {config_class.model_type!r}. `frame_encoder_type` in processor_config.json names the family."
             )
         return config_class.from_pretrained(str(folder))
 
