@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import EncodecModel
 
-from codec_models import ENCODEC_32_KHZ, ENCODEC_48_KHZ, build_encodec
 from conftest import build_clap, build_codec, build_processor, make_clip
 from enclap_hf.model import codec_encoder, encodec_frames
 from enclap_hf.model.codec_encoder import encode_latent_alone
 from enclap_hf.model.encodec_frames import EncodecFrames, EncodecLatents, group_by_length
+from frame_encoder_models import ENCODEC_32_KHZ, ENCODEC_48_KHZ, build_encodec
 
 BANDWIDTH = 1.5  # kbit/s of the tiny codec's 4 codebooks
 # One sample, around one codec frame (320) and one convolution, around the length from which clips are batched (2240),
