@@ -57,32 +57,40 @@ def check_declared_sizes(encoder) -> None:
             )
 
 
-def check_frames(frames: torch.Tensor, encoder, num_codebooks: int | None) -> torch.Tensor:
-    """Refuse frames of a clip that are not what their encoder said: codes (T, K) or features (T, F).
+def check_frames(frames: list, num_clips: int, encoder, num_codebooks: int | None) -> list[torch.Tensor]:
+    """Refuse frames that are not what their encoder said: codes (T, K) or features (T, F) of each clip.
 
     Args:
-        frames: of one clip.
+        frames: of each clip.
+        num_clips: that were encoded.
         encoder: which gave them.
         num_codebooks: K that is kept of codes.
     Returns:
-        the frames.
+        the frames as tensors.
     Raises:
-        ValueError: no frame, another shape or type of number, or codes that no codebook has.
+        ValueError: of another number of clips, no frame, another shape or type of number, or codes that no codebook
+            has.
     """
+    frames = [torch.as_tensor(clip) for clip in frames]
+    if len(frames) != num_clips:
+        raise ValueError(
+            f"The frame encoder ({name_encoder(encoder)}) gave frames of {len(frames)} clips for "
+            f"{num_clips}; expected those of each."
+        )
     is_codes = encoder.kind == "codes"
     width = num_codebooks if is_codes else encoder.frame_dim
-    has_width = frames.dim() == 2 and (frames.shape[1] >= width if is_codes else frames.shape[1] == width)
-    if not has_width or not len(frames) or is_codes == frames.is_floating_point():
-        raise ValueError(
-            f"The frame encoder ({name_encoder(encoder)}) gave {frames.dtype} of shape {tuple(frames.shape)} for a "
-            f"clip; expected {f'whole numbers (T, {width})' if is_codes else f'floats (T, {width})'} with a frame at "
-            "least."
-        )
-    if is_codes and (frames.min() < 0 or frames.max() >= encoder.codebook_size):
-        raise ValueError(
-            f"The frame encoder ({name_encoder(encoder)}) gave codes from {frames.min()} to {frames.max()}; expected 0 "
-            f"to {encoder.codebook_size - 1}, below its `codebook_size`."
-        )
+    for clip in frames:
+        has_width = clip.dim() == 2 and (clip.shape[1] >= width if is_codes else clip.shape[1] == width)
+        if not has_width or not len(clip) or is_codes == clip.is_floating_point():
+            raise ValueError(
+                f"The frame encoder ({name_encoder(encoder)}) gave {clip.dtype} of shape {tuple(clip.shape)} for a "
+                f"clip; expected {'whole numbers' if is_codes else 'floats'} (T, {width}) with a frame at least."
+            )
+        if is_codes and (clip.min() < 0 or clip.max() >= encoder.codebook_size):
+            raise ValueError(
+                f"The frame encoder ({name_encoder(encoder)}) gave codes from {clip.min()} to {clip.max()}; expected 0 "
+                f"to {encoder.codebook_size - 1}, below its `codebook_size`."
+            )
     return frames
 
 

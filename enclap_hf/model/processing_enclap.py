@@ -27,7 +27,13 @@ from .dac_frames import DacFrames
 from .encodec_frames import EncodecFrames, EncodecLatents
 from .encoder_sources import ACCESS_ARGUMENTS
 from .feature_extraction_enclap import EnClapFeatureExtractor
-from .fit_checks import check_captioner, check_clap_encoder, check_frame_encoder, check_frames
+from .fit_checks import (
+    check_captioner,
+    check_clap_encoder,
+    check_declared_sizes,
+    check_frame_encoder,
+    check_frames,
+)
 from .frame_encoder import FrameEncoder, freeze, pad_frames
 from .frozen_encoders import PLACES_FILE, FrozenEncoders
 from .log_mel import LogMel  # noqa: F401 (as above)
@@ -207,7 +213,8 @@ class EnClapProcessor(ProcessorMixin):
     def frame_encoder(self) -> FrameEncoder:
         """What turns recordings into frames; its weights are loaded when it first encodes."""
         encoder = self.encoders.load_frame_encoder(self)
-        if encoder.kind == "codes" and self.num_codebooks is None:
+        if getattr(encoder, "kind", None) == "codes" and self.num_codebooks is None:
+            check_declared_sizes(encoder)
             self.num_codebooks = min(PUBLISHED_CODEBOOKS, encoder.num_codebooks)
         return encoder
 
@@ -337,7 +344,7 @@ class EnClapProcessor(ProcessorMixin):
         is_codes = encoder.kind == "codes"
         if is_codes and hasattr(encoder, "limit_codebooks"):
             encoder.limit_codebooks(self.num_codebooks)
-        encoded = [check_frames(torch.as_tensor(clip), encoder, self.num_codebooks) for clip in encoder.encode(samples)]
+        encoded = check_frames(encoder.encode(samples), len(samples), encoder, self.num_codebooks)
         if is_codes:
             return [codes[:kept, : self.num_codebooks].long() for codes in encoded]
         return [features[:kept].float() for features in encoded]
