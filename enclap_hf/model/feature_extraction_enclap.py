@@ -10,9 +10,6 @@ from torch import nn
 from transformers import BatchFeature, FeatureExtractionMixin
 
 from .audio_arrays import average_channels
-from .audio_decoding import BLOCK_SAMPLES  # noqa: F401 (transformers 5.0 copies only what this file names itself)
-from .audio_errors import AudioLoadError  # noqa: F401 (as above)
-from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
 from .audio_loading import as_audio_batch, load_audio
 from .audio_resampling import resample_audio
 from .frame_encoder import FrameEncoder, WaveformFrames, count_samples

@@ -166,8 +166,8 @@ class CodecFrames(FrameEncoder):
         model_type = PretrainedConfig.get_config_dict(str(folder))[0].get("model_type")
         if model_type != config_class.model_type:
             raise ValueError(
-                f"Got a model of type {model_type!r} in {folder} for the frame encoder {self.frame_encoder_type!r}; "
-                f"expected {config_class.model_type!r}. `frame_encoder_type` in processor_config.json names the family."
+                f"Got a model of type {model_type!r} in {folder} as the frame encoder {self.frame_encoder_type!r}; "
+                f"expected {config_class.model_type!r}: set `frame_encoder_type` to its family."
             )
         return config_class.from_pretrained(str(folder))
 
@@ -206,7 +206,8 @@ class CodecFrames(FrameEncoder):
 def load_frozen(model_class: type[PreTrainedModel], source: str) -> PreTrainedModel:
     """Load a model of a folder for inference alone: float32, from safetensors, every tensor in memory of its own."""
     folder = source.complete() if hasattr(source, "complete") else source
-    model = model_class.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
+    use_safetensors = getattr(folder, "use_safetensors", True) or None  # None takes either
+    model = model_class.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=use_safetensors)
     # Weights of a mapped file begin at any byte, and the last bits of a product depend on where.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()

@@ -207,8 +207,8 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
                 a larger one; or (1 + K,), followed by the number of hidden codes of each codebook.
             return_dict: False returns a tuple.
             audio_features: (B, T, F) continuous frames in place of `audio_codes`, where the captioner reads those.
-            use_mcm: hide the codes of `mcm_targets` and compute that loss; None does so in training alone, and an
-                evaluation then reads all codes.
+            use_mcm: hide the codes of `mcm_targets` and compute that loss; None does so in training, where the codes
+                come hidden, and where there are no `labels`: else an evaluation reads all codes.
             kwargs: the other arguments of `BartModel.forward`.
         Returns:
             [`EnClapSeq2SeqLMOutput`], `logits` (B, S, V).
@@ -221,10 +221,10 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-        if not (self.training if use_mcm is None else use_mcm):
+        if mcm_targets is not None and not self.wants_mcm(use_mcm, audio_codes, mcm_targets, labels is not None):
             mcm_targets = None
-        elif mcm_targets is not None and audio_codes is not None:
-            audio_codes = hide_codes(audio_codes, mcm_targets, self.config.codec_mask_token_id)
+        elif mcm_targets is not None and audio_codes is not None and audio_codes.shape == mcm_targets.shape:
+            audio_codes = audio_codes.masked_fill(mcm_targets != IGNORED_TARGET, self.config.codec_mask_token_id)
         if encoder_outputs is None:
             audio = (audio_codes, clap_embedding, attention_mask, inputs_embeds, audio_features)
             encoder_outputs = self.model.encode(*audio, **kwargs)
@@ -258,6 +258,16 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
             mcm_loss=mcm_loss,
         )
         return result if wants_dict(self.config, return_dict) else result.to_tuple()
+
+    def wants_mcm(self, use_mcm: bool | None, audio_codes, mcm_targets: torch.Tensor, has_labels: bool) -> bool:
+        """Whether a batch with targets of masked codec modelling is to compute it, see `use_mcm` of [`forward`]."""
+        if use_mcm is not None:
+            return use_mcm
+        if self.training or not has_labels or audio_codes is None or audio_codes.shape != mcm_targets.shape:
+            return True
+        if torch.compiler.is_compiling():
+            return False
+        return bool((audio_codes[mcm_targets != IGNORED_TARGET] == self.config.codec_mask_token_id).all())
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
         """Write the model as every transformers model, and the code that loads it without the package.
@@ -314,16 +324,6 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         return super().generate(inputs, **kwargs)
 
 
-def hide_codes(audio_codes: torch.LongTensor, mcm_targets: torch.LongTensor, mask_id: int) -> torch.LongTensor:
-    """The codes with the mask id where there are targets; both (B, T, K)."""
-    if audio_codes.shape != mcm_targets.shape:
-        raise ValueError(
-            f"Got `mcm_targets` of shape {tuple(mcm_targets.shape)} for `audio_codes` of shape "
-            f"{tuple(audio_codes.shape)}; expected the same (B, T, K)."
-        )
-    return audio_codes.masked_fill(mcm_targets != IGNORED_TARGET, mask_id)
-
-
 def check_targets(
     states: torch.Tensor, labels: torch.Tensor | None, mcm_targets: torch.Tensor | None, num_codebooks: int
 ) -> None:
@@ -336,7 +336,7 @@ def check_targets(
     expected = (num_clips, num_frames, num_codebooks)
     if mcm_targets is not None and tuple(mcm_targets.shape) != expected:
         raise ValueError(
-            f"Got `mcm_targets` of shape {tuple(mcm_targets.shape)}; expected (B, T, K) = {expected}, as the recordings."
+            f"Got `mcm_targets` of shape {tuple(mcm_targets.shape)}; expected (B, T, K) = {expected} here."
         )
 
 

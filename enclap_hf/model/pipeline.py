@@ -6,12 +6,8 @@ import torch
 from torch.utils.data import Dataset
 from transformers import GenerationConfig, Pipeline
 
-from .audio_arrays import scale_to_float32  # noqa: F401 (transformers 5.0 copies only what this file names itself)
-from .audio_decoding import LoadedAudio  # noqa: F401 (as above)
 from .audio_errors import AudioLoadError
-from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
 from .audio_loading import as_audio_batch
-from .audio_resampling import resample_audio  # noqa: F401 (as above)
 from .repository import save_repository
 
 TASK = "audio-captioning"

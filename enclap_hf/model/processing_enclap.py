@@ -13,15 +13,8 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ClapAudioModelWithProjection, PreTrainedModel, ProcessorMixin
 
-from .audio_arrays import scale_to_float32  # noqa: F401 (transformers 5.0 copies only what this file names itself)
-from .audio_decoding import LoadedAudio  # noqa: F401 (as above)
-from .audio_errors import AudioLoadError  # noqa: F401 (as above)
-from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
-from .audio_loading import load_audio  # noqa: F401 (as above)
-from .audio_resampling import resample_audio  # noqa: F401 (as above)
 from .clap_encoder import ClapEncoder
 from .clap_frames import ClapFrames
-from .codec_encoder import CodecEncoder  # noqa: F401 (as above)
 from .configuration_enclap import EnClapConfig
 from .dac_frames import DacFrames
 from .encodec_frames import EncodecFrames, EncodecLatents
@@ -36,11 +29,9 @@ from .fit_checks import (
 )
 from .frame_encoder import FrameEncoder, freeze, pad_frames
 from .frozen_encoders import PLACES_FILE, FrozenEncoders
-from .log_mel import LogMel  # noqa: F401 (as above)
 from .log_mel_frames import LogMelFrames
 from .losses_enclap import IGNORED_TARGET
 from .mimi_frames import MimiFrames
-from .onednn_linear import OneDnnLinear  # noqa: F401 (as above)
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
 from .xcodec_frames import XcodecFrames
 
@@ -156,12 +147,15 @@ class EnClapProcessor(ProcessorMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "EnClapProcessor":
         """Load from a directory or the Hub, as every transformers processor; the encoders' weights follow on first use.
 
+        `use_safetensors=False` lets these be weights of torch's own format, which are read without running code.
+
         Raises:
             ValueError: feature extractor, frame encoder and CLAP tower do not fit each other.
             OSError: it cannot be read.
         """
-        names = (*ACCESS_ARGUMENTS, "revision")
+        names = (*ACCESS_ARGUMENTS, "revision", "use_safetensors")
         location = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+        kwargs.pop("use_safetensors", None)
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         name = str(pretrained_model_name_or_path)
         processor._location = {"repo_id": os.path.abspath(name) if os.path.isdir(name) else name, **location}
@@ -423,6 +417,8 @@ class EnClapProcessor(ProcessorMixin):
         written = [] if refers else [p for p in parts if include_encoders or not self.encoders.is_elsewhere(p)]
         places = {}
         for part in parts:
+            if part in written and self.encoders.has_folder(part):
+                self.encoders.find_folder(part)  # fails before anything is written
             source = {"subfolder": part} if part in written else self._refer_to(part, places)
             setattr(self, f"{part}_source", source)
         try:
