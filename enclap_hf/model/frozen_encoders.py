@@ -141,7 +141,10 @@ class FrozenEncoders:
 
     def has_folder(self, part: str) -> bool:
         """Whether an encoder can be read again from somewhere."""
-        return self._given[0 if part == "codec" else 1] is None
+        frame_encoder, clap_encoder = self._given
+        if frame_encoder is not None and part == self.part_of_frames:
+            return False
+        return part != "clap" or clap_encoder is None
 
     def is_elsewhere(self, part: str) -> bool:
         """Whether an encoder is in a repository of its own on the Hub."""

@@ -11,12 +11,13 @@ What differs from BART:
 Layers, decoder, cache and search are those of transformers.
 """
 
+import copy
 import os
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import BartForConditionalGeneration, BartModel, BartPreTrainedModel
+from transformers import BartForConditionalGeneration, BartModel, BartPreTrainedModel, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.models.bart.modeling_bart import (
     BartDecoder,
@@ -278,6 +279,23 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         )
         return result if wants_dict(self.config, return_dict) else result.to_tuple()
 
+    def _default_max_length(self) -> int:
+        """The model's own limit, or the published one where its generation_config.json has none."""
+        return self.generation_config.max_length or PUBLISHED_DECODING["max_length"]
+
+    def find_decoding(self, generation_config: GenerationConfig | None = None, **kwargs) -> GenerationConfig:
+        """What [`generate`] decodes with, given these arguments: the forced tokens and the limit among it."""
+        decoding = copy.deepcopy(self.generation_config if generation_config is None else generation_config)
+        decoding.update(**{name: value for name, value in kwargs.items() if hasattr(decoding, name)})
+        prompt = kwargs.get("decoder_input_ids")
+        if kwargs.get("max_length") is None and decoding.max_new_tokens is not None:
+            decoding.max_length = decoding.max_new_tokens + (1 if prompt is None else prompt.shape[1])
+        for name in ("forced_bos_token_id", "forced_eos_token_id", "eos_token_id", "max_length"):
+            if getattr(decoding, name) is None:  # as `generate` fills a configuration up
+                setattr(decoding, name, getattr(self.generation_config, name))
+        decoding.max_length = decoding.max_length or self._default_max_length()
+        return decoding
+
     def wants_mcm(self, use_mcm: bool | None, audio_codes, mcm_targets: torch.Tensor, has_labels: bool) -> bool:
         """Whether a batch with targets of masked codec modelling is to compute it, see `use_mcm` of [`forward`]."""
         if use_mcm is not None:
@@ -328,7 +346,7 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
         limits = [kwargs.get(name) for name in ("generation_config", "max_length", "max_new_tokens")]
         if all(limit is None for limit in [*limits, self.generation_config.max_new_tokens]):
-            kwargs["max_length"] = self.generation_config.max_length  # transformers 5.0 adds the prompt to a default
+            kwargs["max_length"] = self._default_max_length()  # transformers 5.0 adds the prompt to a default
         encoder_outputs = kwargs.get("encoder_outputs")
         if encoder_outputs is None and inputs is None and kwargs.get("audio_codes") is None:
             frames, features = kwargs.pop("inputs_embeds", None), kwargs.pop("audio_features", None)

@@ -20,7 +20,13 @@ from .dac_frames import DacFrames
 from .encodec_frames import EncodecFrames, EncodecLatents
 from .encoder_sources import ACCESS_ARGUMENTS
 from .feature_extraction_enclap import EnClapFeatureExtractor
-from .fit_checks import check_captioner, check_clap_encoder, check_frame_encoder
+from .fit_checks import (
+    check_captioner,
+    check_clap_encoder,
+    check_declared_sizes,
+    check_frame_encoder,
+    check_frames,
+)
 from .frame_encoder import FrameEncoder, freeze, pad_frames
 from .frozen_encoders import PLACES_FILE, FrozenEncoders
 from .log_mel_frames import LogMelFrames
@@ -203,7 +209,8 @@ class EnClapProcessor(ProcessorMixin):
     def frame_encoder(self) -> FrameEncoder:
         """What turns recordings into frames; its weights are loaded when it first encodes."""
         encoder = self.encoders.load_frame_encoder(self)
-        if encoder.kind == "codes" and self.num_codebooks is None:
+        if getattr(encoder, "kind", None) == "codes" and self.num_codebooks is None:
+            check_declared_sizes(encoder)
             self.num_codebooks = min(PUBLISHED_CODEBOOKS, encoder.num_codebooks)
         return encoder
 
@@ -330,11 +337,13 @@ class EnClapProcessor(ProcessorMixin):
     def encode_frames(self, samples: list[torch.Tensor]) -> list[torch.Tensor]:
         """Frames of each prepared clip, no more than the window holds: int64 (T, K) or float32 (T, F)."""
         encoder, kept = self.frame_encoder, self.feature_extractor.max_codec_frames
-        if encoder.kind != "codes":
-            return [torch.as_tensor(frames, dtype=torch.float32)[:kept] for frames in encoder.encode(samples)]
-        if hasattr(encoder, "limit_codebooks"):
+        is_codes = encoder.kind == "codes"
+        if is_codes and hasattr(encoder, "limit_codebooks"):
             encoder.limit_codebooks(self.num_codebooks)
-        return [torch.as_tensor(codes).long()[:kept, : self.num_codebooks] for codes in encoder.encode(samples)]
+        encoded = check_frames(encoder.encode(samples), len(samples), encoder, self.num_codebooks)
+        if is_codes:
+            return [codes[:kept, : self.num_codebooks].long() for codes in encoded]
+        return [features[:kept].float() for features in encoded]
 
     def encode_recordings(self, recordings: list, sampling_rate: int | None = None) -> list[dict[str, torch.Tensor]]:
         """Encode recordings into clips without padding, as a data collator takes them.
@@ -466,7 +475,9 @@ def register_frame_encoder(name: str, family: type) -> None:
         TypeError: the class lacks a part of the interface.
         ValueError: the name is taken by another class.
     """
-    missing = [part for part in ("prepare", "encode", "load", "save") if not callable(getattr(family, part, None))]
+    methods = ("prepare", "encode", "load", "save")
+    missing = [part for part in methods if not callable(getattr(family, part, None))]
+    missing += [part for part in ("fingerprint",) if not hasattr(family, part)]
     if missing:
         raise TypeError(f"Got {family!r} as a frame encoder, which lacks {', '.join(missing)}; see `FrameEncoder`.")
     known = FRAME_ENCODERS.get(name)

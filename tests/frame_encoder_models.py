@@ -1,4 +1,4 @@
-"""Tiny codecs of every family, from configurations and a seed, with codebooks in which sounds have unlike codes."""
+"""Tiny frame encoders of every family, with codebooks in which sounds have unlike codes; and captioners of them."""
 
 import torch
 from transformers import (
@@ -13,7 +13,13 @@ from transformers import (
     XcodecModel,
 )
 
-from conftest import build_codec, make_clip
+from conftest import build_clap, build_codec, build_feature_extractor, build_model, build_tokenizer, make_clip
+from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor
+from enclap_hf.model.clap_frames import ClapFrames
+from enclap_hf.model.encodec_frames import EncodecLatents
+from enclap_hf.model.frame_encoder import FrameEncoder, freeze
+from enclap_hf.model.log_mel_frames import LogMelFrames
+from enclap_hf.model.processing_enclap import find_family
 
 SMALL_ENCODEC = {"num_filters": 4, "hidden_size": 16, "codebook_size": 32, "num_lstm_layers": 1}
 # As facebook/encodec_32khz, which MusicGen reads: looks ahead, 50 frames a second.
@@ -175,3 +181,43 @@ CODECS = {
     "mimi": (24_000, 1920, build_mimi),
     "xcodec": (16_000, 320, build_xcodec),
 }
+
+
+def build_features(name: str) -> FrameEncoder:
+    """A tiny frame encoder of a continuous kind."""
+    if name == "encodec_latents":
+        return EncodecLatents(freeze(build_codec()))
+    if name == "log_mel":
+        return LogMelFrames(sampling_rate=24_000, hop_length=320, n_fft=512, num_mel_bins=16)
+    return ClapFrames(freeze(build_clap()))
+
+
+def build_frame_encoder(name: str) -> FrameEncoder:
+    """A tiny frame encoder by its name in `CODECS` or `FEATURES`."""
+    if name in FEATURES:
+        return build_features(name)
+    codec = CODECS[name][2]()
+    return find_family(codec.config.model_type)(freeze(codec))
+
+
+def build_frame_processor(encoder: FrameEncoder, with_clap: bool = True) -> EnClapProcessor:
+    clap = build_clap() if with_clap else None
+    return EnClapProcessor.from_encoders(build_feature_extractor(), build_tokenizer(), encoder, clap)
+
+
+def build_captioner_for(processor: EnClapProcessor, **fields) -> EnClapForConditionalGeneration:
+    """A tiny captioner of what a processor gives."""
+    encoder, clap = processor.frame_encoder, processor.clap_encoder
+    of_frames = {"frame_kind": encoder.kind, "frame_rate": encoder.frame_rate}
+    of_frames["frame_encoder_type"] = processor.frame_encoder_type
+    if encoder.kind == "codes":
+        of_frames |= {"num_codebooks": processor.num_codebooks, "codec_vocab_size": encoder.codebook_size}
+    else:
+        of_frames |= {"frame_dim": encoder.frame_dim}
+    model = build_model(clap_dim=clap.embedding_dim if clap else 0, **{**of_frames, **fields})
+    model.generation_config.max_length = 12
+    return model
+
+
+# Each with the sampling rate and the samples of a frame.
+FEATURES = {"encodec_latents": (24_000, 320), "log_mel": (24_000, 320), "clap_frames": (16_000, 1000)}
