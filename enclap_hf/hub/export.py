@@ -123,6 +123,12 @@ def is_within(path: str, root: str) -> bool:
     return os.path.commonpath([real, root]) == root
 
 
+def list_encoder_parts(processor: dict) -> list[str]:
+    """Sub-folders that hold the encoders of a processor, of which these are the fields."""
+    frames = "clap" if processor.get("frame_encoder_type") == "clap_frames" else "codec"
+    return list(dict.fromkeys([frames, *(["clap"] if processor.get("sequence_vector", "clap") == "clap" else [])]))
+
+
 def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     """What a folder lacks to be a complete repository, apart from code: a phrase for each part.
 
@@ -139,7 +145,7 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     if not os.path.exists(path):
         return [*missing, "the processor (processor_config.json)"]
     processor = read_json_object(path)
-    for name in ("codec", "clap"):
+    for name in list_encoder_parts(processor):
         source = check_source(processor.get(f"{name}_source") or {"subfolder": name}, f"{name}_source")
         place, subfolder = source.get("repo_id", ""), source.get("subfolder", name)
         if "fingerprint" in source:
