@@ -69,7 +69,7 @@ def hold_output(args: argparse.Namespace) -> Iterator[None]:
                 raise OutputError(f"--output {args.output} cannot be written: {error.strerror or error}.") from error
             if not is_locked:
                 print_notice(
-                    args, f"{args.output}: its file system has no locks; take care that no other run writes it."
+                    args, f"{args.output} is on a file system without locks; let no other run write it meanwhile."
                 )
             check_output(args)  # another run may have just ended
             check_writable(args.output)
@@ -182,7 +182,7 @@ def run_stream(
     """
     from tqdm import tqdm
 
-    from .caption_stream import caption_as_done
+    from .caption_stream import caption_as_done, is_end_of_worker
 
     options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     options = {name: value for name, value in options.items() if value is not None}
@@ -202,16 +202,24 @@ def run_stream(
     )
     # A bar between printed captions would break their lines.
     hides_bar = args.quiet or (not args.output and sys.stdout.isatty())
-    with contextlib.closing(clips), tqdm(total=len(paths), unit="clip", disable=hides_bar or None) as progress:
-        for clip in clips:
-            best = clip.result[0] if isinstance(clip.result, list) else clip.result
-            with progress.external_write_mode(sys.stderr):
-                if best["text"] is None:
-                    print_problem("enclap", best["error"])
-                before_rows(paths[clip.index], clip.state)
-                write_rows(paths[clip.index], clip.result)
-            report.add(clip.result, clip.duration_s)
-            progress.update()
+    try:
+        with contextlib.closing(clips), tqdm(total=len(paths), unit="clip", disable=hides_bar or None) as progress:
+            for clip in clips:
+                best = clip.result[0] if isinstance(clip.result, list) else clip.result
+                with progress.external_write_mode(sys.stderr):
+                    if best["text"] is None:
+                        print_problem("enclap", best["error"])
+                    before_rows(paths[clip.index], clip.state)
+                    write_rows(paths[clip.index], clip.result)
+                report.add(clip.result, clip.duration_s)
+                progress.update()
+    except RuntimeError as error:
+        if not is_end_of_worker(error):
+            raise
+        raise RuntimeError(
+            "A process that reads recordings was killed, perhaps because memory was full. Captions written so far are "
+            "kept; try again with --num-workers 0, and with --resume where there is an --output."
+        ) from error
 
 
 def write_captions(args: argparse.Namespace, plan: Plan, caption, report: Report) -> None:

@@ -3,7 +3,7 @@
     captions.csv                     the rows
     captions.csv.manifest.json       model, settings that change captions, versions, counts, and from which state of
                                      each recording its rows were made
-    captions.csv.recordings.jsonl    these states while a run goes on, or after one was killed: a line a recording
+    captions.csv.recordings.jsonl    these states while a run goes on, and after one was killed: one line each
 
 A recording is known by its address, its size and the time of its last change. They are read before its sound is, and
 written before its rows are, so a recording that changes meanwhile is captioned again by the next --resume.
@@ -173,9 +173,11 @@ def read_states(output: str) -> dict[str, RecordingState]:
     if os.path.exists(place_states(output)):
         with open(place_states(output), "rb") as file:
             for line in file:
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    entry = json.loads(line)
-                    states[entry.pop("file_name")] = RecordingState(**entry)
+                try:
+                    name, size, modified_ns = json.loads(line)
+                except (ValueError, TypeError):  # cut off by a kill
+                    continue
+                states[name] = RecordingState(size, modified_ns)
     return states
 
 
@@ -217,7 +219,7 @@ def open_states(output: str) -> WholeRecordsFile:
 
 def add_state(file: WholeRecordsFile, name: str, state: RecordingState) -> None:
     """Remember the state that a recording had before it was read."""
-    file.append(json.dumps({"file_name": name, **asdict(state)}).encode() + b"\n")
+    file.append(json.dumps([name, state.size, state.modified_ns]).encode() + b"\n")
 
 
 def remove_states(output: str) -> None:

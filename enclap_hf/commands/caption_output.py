@@ -25,6 +25,8 @@ COLUMNS = ("file_name", "caption", "score", "silent", "error")
 # Headers of the files that this command writes, and has written.
 CSV_HEADERS = (COLUMNS, ("file_name", "caption", "score", "error"))
 JSONL_START = b'{"file_name": '
+# The longest that is put behind the output's name for a file beside it.
+LONGEST_SUFFIX = ".manifest.json.part"
 # What a spreadsheet takes for the start of a formula, or skips on its way to one.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 SCORE_DIGITS, PRINTED_SCORE_DIGITS = 6, 3
@@ -63,14 +65,20 @@ def check_writable(output: str) -> None:
     """Find out whether an existing output may be changed; whether its folder takes files, the lock has shown.
 
     Raises:
-        OutputError: it may not.
+        OutputError: it may not, or its name leaves no room for those of the files beside it.
     """
-    if os.path.exists(output):
-        try:
+    try:
+        os.path.getsize(os.path.realpath(output) + LONGEST_SUFFIX)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OutputError(describe_failure(f"{output}{LONGEST_SUFFIX}", error)) from error
+    try:
+        if os.path.exists(output):
             with open(output, "r+b"):
                 pass
-        except OSError as error:
-            raise OutputError(describe_failure(output, error)) from error
+    except OSError as error:
+        raise OutputError(describe_failure(output, error)) from error
 
 
 def describe_failure(path: str, error: OSError) -> str:

@@ -111,10 +111,8 @@ def list_notices(
         )
         return
     if num_changed:
-        changed = (
-            "1 of them has changed since and is" if num_changed == 1 else f"{num_changed} have changed since and are"
-        )
-        yield f"{changed} captioned again."
+        have = "1 recording has" if num_changed == 1 else f"{num_changed} recordings have"
+        yield f"{have} changed since, and will be captioned again."
     differing = [
         f"{name} {old.versions.get(name)} (here {version})"
         for name, version in new.versions.items()

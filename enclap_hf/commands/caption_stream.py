@@ -148,6 +148,8 @@ def caption_batch(batch: list[PreparedClip], paths: list[str], run: Callable[[li
     try:
         found = run([clip.features for clip in ready])
     except Exception as error:  # such as memory that is too small for one of them
+        if is_end_of_worker(error):
+            raise
         if len(ready) == 1:
             return {**results, ready[0].index: describe_failure(paths[ready[0].index], error)}
         logger.debug("A batch of %d failed (%r); its recordings are tried one by one.", len(ready), error)
@@ -155,6 +157,11 @@ def caption_batch(batch: list[PreparedClip], paths: list[str], run: Callable[[li
             results |= caption_batch([clip], paths, run)
         return results
     return {**results, **{clip.index: result for clip, result in zip(ready, found, strict=True)}}
+
+
+def is_end_of_worker(error: Exception) -> bool:
+    """Whether an error tells that a worker process was killed; torch raises it wherever the main process is then."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
 
 
 def run_batch(caption, forward: dict, postprocess: dict, features: list[dict]) -> list[dict | list[dict]]:
