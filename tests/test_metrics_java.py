@@ -20,6 +20,7 @@ import pytest
 from enclap_hf.metrics import AudioCaptioningMetrics, tokenize_ptb
 from enclap_hf.metrics.java_runtime import JavaError, JavaProcess, MetricUnavailableError, find_java, java_version
 from enclap_hf.metrics.meteor import compute_meteor
+from spice_stand_in import make_jar
 
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="the stand-in for Java is a script with a #! line")
 needs_meteor = pytest.mark.skipif(
@@ -65,7 +66,8 @@ with open(os.path.join(folder, "runs.txt"), "a") as log:
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     """Path of a program that behaves like METEOR, or badly."""
-    monkeypatch.setattr("enclap_hf.metrics.meteor.find_coco_file", lambda name: Path("meteor.jar"))
+    jar = make_jar(tmp_path / "meteor.jar", {"Meteor.class": "class"})
+    monkeypatch.setattr("enclap_hf.metrics.meteor.find_coco_file", lambda name: jar)
     program = tmp_path / "java"
     program.write_text(STAND_IN.format(python=sys.executable, folder=str(tmp_path)))
     program.chmod(0o755)
@@ -147,7 +149,7 @@ def test_scores_come_back_in_order(stand_in, tmp_path):
 @pytest.mark.parametrize(
     ("behaviour", "message"),
     [
-        ("refuse", "status 1: Exception in thread main java.lang.IllegalStateException: not today"),
+        ("refuse", "status 1: not today$"),
         ("memory", "ran out of memory"),
         ("die", "status 7"),
         ("garbage", "'no number' where a score should be"),
@@ -181,6 +183,21 @@ def test_the_time_limit_holds_while_writing_too(stand_in, tmp_path, monkeypatch)
     with pytest.raises(JavaError, match="time limit of 1 s"):
         compute_meteor([long] * 300, [[long]] * 300, timeout_s=1, java=str(stand_in))
     assert_all_gone(tmp_path)
+
+
+@needs_posix
+def test_a_damaged_file_of_meteor_is_named(stand_in, tmp_path):
+    """Java said that it was invalid or corrupt, and not how to get it anew."""
+    (tmp_path / "meteor.jar").write_bytes((tmp_path / "meteor.jar").read_bytes()[:40])
+    with pytest.raises(MetricUnavailableError, match=r"meteor.jar is not whole.*pip install --force-reinstall"):
+        compute_meteor(["a"], [["a"]], java=str(stand_in))
+
+
+@needs_posix
+@pytest.mark.parametrize("heap", ["8gb", "", "-1g", "four", "0"])
+def test_a_heap_that_java_would_not_take_is_refused(stand_in, heap):
+    with pytest.raises(ValueError, match="as the memory limit of Java; expected a whole number"):
+        compute_meteor(["a"], [["a"]], java=str(stand_in), java_heap=heap)
 
 
 @needs_posix

@@ -126,7 +126,8 @@ class JavaProcess:
         timeout_s: time from the start after which every call fails.
         java: path of the program; found when left out.
         command: whole command line instead, for other runtimes.
-        explain: what a process that ended early complained of, turned into a reason; None where it knows none.
+        explain: takes what a process that ended early complained of, and the reason that is found in it; gives a
+            better reason.
     Raises:
         MetricUnavailableError: no Java.
         JavaError: from `read_line`, when the process ends early (`JavaMemoryError` where its heap was too small) or the
@@ -139,7 +140,7 @@ class JavaProcess:
         timeout_s: float,
         java: str | None = None,
         command: Sequence[str] | None = None,
-        explain: Callable[[str], str | None] | None = None,
+        explain: Callable[[str, str], str] | None = None,
     ) -> None:
         self._command = list(command) if command else [java or find_java(), *LOCALE_OPTIONS]
         self._command += list(arguments)
@@ -239,13 +240,11 @@ class JavaProcess:
             return JavaMemoryError(
                 "the Java process ran out of memory; give it a larger heap (`java_heap`, --java-heap)"
             )
-        reason = self._explain(complaints) if self._explain else None
-        if reason:
-            return JavaError(reason)
+        reason = f"the Java process ended with status {status}: {find_reason(complaints)}"
         if status < 0:
             hint = "; the system does that where memory runs out" if -status == getattr(signal, "SIGKILL", 9) else ""
-            return JavaError(f"the Java process was ended by signal {-status}{hint}")
-        return JavaError(f"the Java process ended with status {status}: {find_reason(complaints)}")
+            reason = f"the Java process was ended by signal {-status}{hint}"
+        return JavaError(self._explain(complaints, reason) if self._explain else reason)
 
 
 def find_reason(complaints: str) -> str:

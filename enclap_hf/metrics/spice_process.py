@@ -20,7 +20,6 @@ from .java_runtime import (
     JavaMemoryError,
     JavaProcess,
     JavaTimeoutError,
-    find_reason,
 )
 from .long_captions import CaptionNames, count_words, describe_time, estimate_parse_s, is_long
 from .parse_store import ParseStore
@@ -191,16 +190,19 @@ class SpiceRun:
         """Whether the next run has less to do."""
         return "All other parses are kept for the next run" if self.store.works else "Parses could not be kept"
 
-    def _explain_failure(self, complaints: str) -> str:
+    def _explain_failure(self, complaints: str, reason: str) -> str:
         """Why the program ended early, in terms of the files it was given; its own report goes to a file."""
+        reason = self._find_culprit(complaints) or reason
+        if not complaints.strip():
+            return reason
         report = self.store.folder.parent / _REPORT_FILE
         with contextlib.suppress(OSError):
             report.parent.mkdir(parents=True, exist_ok=True)
             report.write_text(complaints, encoding="utf-8", errors="replace")
-            return f"{self._find_culprit(complaints)} (Java's report: {report})"
-        return self._find_culprit(complaints)
+            return f"{reason} (Java's report: {report})"
+        return reason
 
-    def _find_culprit(self, complaints: str) -> str:
+    def _find_culprit(self, complaints: str) -> str | None:
         """The file that an early end points to, where it can be known."""
         program, models = (next((jar for jar in self.jars if jar.name == name), None) for name in FILE_NAMES)
         if "UnsupportedClassVersionError" in complaints or "Unrecognized VM option" in complaints:
@@ -215,10 +217,10 @@ class SpiceRun:
                 return f"{program} lacks a part that SPICE needs; {get_anew_line(program)}"
             return f"pycocoevalcap lacks a part that SPICE needs; {get_anew_line(Path())}"
         if re.search(
-            r"as class path, filename or URL|StreamCorrupted|InvalidClass|OptionalData|loading .*model", complaints
+            r"as (either )?class path, filename or URL|StreamCorrupted|InvalidClass|OptionalData|loading .*model", complaints
         ):
             return f"{models} cannot be loaded by {program}; {get_anew_line(models or Path())}"
-        return f"SPICE's program failed: {find_reason(complaints)}"
+        return None
 
 
 def _progress(num_captions: int, show_progress: bool | None):
