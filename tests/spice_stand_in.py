@@ -1,7 +1,7 @@
 """A Python program in the place of Java and SPICE, with made-up jars: tests of SPICE's surroundings run on any machine.
 
-It reads and writes what `java/SpiceRunner.java` does. A parse has a tuple for each word, and a score is the share of the
-candidate's words that a reference has. It does as the environment's `BEHAVIOUR` says.
+It reads and writes what `java/SpiceRunner.java` does. A parse has a tuple for each word, and a score is the share of
+the candidate's words that a reference has. It does as the environment's `BEHAVIOUR` says.
 """
 
 import json
@@ -56,7 +56,7 @@ for number, caption in enumerate(captions["unparsed"]):
     if behaviour == "stuck at long" and len(caption.split()) > 80:
         time.sleep(600)
     if behaviour == "memory for two" and num_threads == "2" and len(caption.split()) > 80:
-        say("start", number - 1)  # as if its thread were not done with that one
+        say("start", number + 1)  # what the other thread is at
         say("Terminating due to java.lang.OutOfMemoryError: Java heap space")
         os._exit(3)
     if behaviour == "memory" and len(caption.split()) > 80:

@@ -82,7 +82,7 @@ def test_a_caption_that_several_clips_share_is_parsed_once(stand_in):
 @pytest.mark.parametrize(
     ("behaviour", "error", "message"),
     [
-        ("sleep at once", JavaTimeoutError, "not done within the time limit of 1 s: 5 captions are still to parse"),
+        ("sleep at once", JavaTimeoutError, "not done within the time limit of 1 s; still to parse: 5 captions"),
         ("memory at three", JavaMemoryError, "the heap of .* is too small to parse the caption of clip number 2"),
         ("missing class", JavaError, "corenlp/stanford-corenlp-3.6.0.jar lacks a part .* get it anew: python -m"),
         ("missing library", JavaError, "pycocoevalcap lacks a part .* pip install --force-reinstall"),

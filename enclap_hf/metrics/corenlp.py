@@ -94,15 +94,21 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         exit status: 0, or 1 when nothing was downloaded, or 130 when interrupted.
     """
-    from .corenlp_download import download_corenlp
+    from .corenlp_download import URL, download_corenlp
 
     parser = argparse.ArgumentParser(prog=DOWNLOAD_LINE, description="Download the parser that SPICE needs.")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+    parser.add_argument("--url", default=URL, help="folder with the two files on a mirror (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=cache_folder() / "corenlp", help="where the files go")
     options = parser.parse_args(arguments)
     try:
-        paths = download_corenlp(options.folder, ask=not options.yes, show_progress=False if options.quiet else None)
+        paths = download_corenlp(
+            options.folder,
+            url=options.url.rstrip("/"),
+            ask=not options.yes,
+            show_progress=False if options.quiet else None,
+        )
     except (OSError, ValueError, EOFError) as error:
         print(f"{DOWNLOAD_LINE}: {error}", file=sys.stderr)
         return 1

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from .corenlp_files import FILE_NAMES, MODEL_ENTRIES, VERSION
+from .progress_bar import open_bar
 
 URL = f"https://repo1.maven.org/maven2/edu/stanford/nlp/stanford-corenlp/{VERSION}"
 # As published beside the files.
@@ -112,8 +113,6 @@ def _ask_size(url: str) -> int:
 
 def _fetch(url: str, partial: Path, show_progress: bool | None) -> None:
     """Bring the rest of a file, or all of it where the server sends it from the start."""
-    from tqdm import tqdm
-
     num_there = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={num_there}-"} if num_there else {})
     try:
@@ -130,9 +129,8 @@ def _fetch(url: str, partial: Path, show_progress: bool | None) -> None:
             num_there = 0
         length = answer.headers.get("Content-Length")
         total = num_there + int(length) if length else None
-        options = {"unit": "B", "unit_scale": True, "disable": None if show_progress is None else not show_progress}
-        with open(partial, "ab" if goes_on else "wb") as file, tqdm(total=total, initial=num_there, **options) as bar:
-            bar.set_description(partial.name.removesuffix(".partial"))
+        options = {"total": total, "initial": num_there, "unit": "B", "unit_scale": True, "desc": partial.stem}
+        with open(partial, "ab" if goes_on else "wb") as file, open_bar(show_progress, **options) as bar:
             try:
                 while data := answer.read(_CHUNK):
                     file.write(data)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from .corenlp_files import check_class_path
 from .java_memory import check_heap
 from .java_runtime import JavaError, JavaProcess, find_coco_file
+from .progress_bar import open_bar
 
 JAR = "meteor/meteor-1.5.jar"
 MAX_WORDS = 1000
@@ -43,8 +44,6 @@ def compute_meteor(
         JavaError: a caption is too long, or the process failed or took too long. It is gone when this is raised.
     Source: Denkowski and Lavie, WMT 2014; options (-l en -norm) as in the COCO caption evaluation.
     """
-    from tqdm import tqdm
-
     jar = find_coco_file(JAR)
     arguments = [f"-Xmx{check_heap(java_heap)}", "-XX:+UseSerialGC", "-jar", str(jar)]
     arguments += ["-", "-", "-stdio", "-l", "en", "-norm"]
@@ -55,11 +54,13 @@ def compute_meteor(
             f"length, and {MAX_WORDS} is the most"
         )
     check_class_path([jar])
-    disable = None if show_progress is None else not show_progress
     with JavaProcess(arguments, timeout_s, java=java) as process:
         process.write_lines([_score_line(*clip) for clip in zip(candidates, references, strict=True)])
-        clips = tqdm(candidates, desc="METEOR", unit="clip", delay=_SILENT_S, disable=disable)
-        statistics = [process.read_line().strip() for _ in clips]
+        with open_bar(show_progress, total=len(candidates), desc="METEOR", unit="clip", delay=_SILENT_S) as bar:
+            statistics = []
+            for _ in candidates:
+                statistics.append(process.read_line(while_waiting=bar.refresh).strip())
+                bar.update()
         process.write_lines([_SEPARATOR.join(["EVAL", *statistics])])
         per_clip = [_parse_score(process.read_line()) for _ in candidates]
         corpus = _parse_score(process.read_line())

@@ -23,6 +23,7 @@ from .java_runtime import (
 )
 from .long_captions import CaptionNames, count_words, describe_time, estimate_parse_s, is_long
 from .parse_store import ParseStore
+from .progress_bar import open_bar
 from .spice_classes import write_classes
 from .working_folder import working_folder
 
@@ -99,7 +100,10 @@ class SpiceRun:
         """Run the program once."""
         self._started.clear()
         unparsed = self.captions_to_parse()
-        with self._input_folder(unparsed) as folder, _progress(len(unparsed), self.show_progress) as bar:
+        # Without captions to parse all is done in a second or two.
+        bar_options = {"total": len(unparsed), "unit": "caption", "desc": "SPICE: loading the parser"}
+        show = self.show_progress if unparsed else False
+        with self._input_folder(unparsed) as folder, open_bar(show, **bar_options) as bar:
             class_path = os.pathsep.join(map(str, [folder, *self.jars]))
             arguments = [f"-Xmx{self.heap}", EXIT_WHEN_OUT_OF_MEMORY, "-cp", class_path, "edu.anu.spice.SpiceRunner"]
             arguments += [str(folder / "clips.json"), str(folder / "captions.json"), str(num_threads)]
@@ -160,13 +164,15 @@ class SpiceRun:
     def _explain_timeout(self) -> str:
         """What to do when the time is over."""
         left = self.captions_to_parse()
-        message = f"not done within the time limit of {self.timeout_s:g} s: {len(left):,} captions are still to parse"
+        message = f"not done within the time limit of {self.timeout_s:g} s"
+        if left:
+            message += f"; still to parse: {len(left):,} caption{'s' * (len(left) > 1)}"
         long = [caption for caption in left if is_long(caption)]
         if long:
             others = f" (and {len(long) - 1} more long ones)" if len(long) > 1 else ""
             message += (
-                f", among them {self.names.describe(long[0])}{others}, which takes about "
-                f"{describe_time(estimate_parse_s(long[0]))}; shorten it, or {_LONGER_LIMIT}"
+                f", {'among them' if len(left) > 1 else 'that is'} {self.names.describe(long[0])}{others}, which takes "
+                f"about {describe_time(estimate_parse_s(long[0]))}; shorten it, or {_LONGER_LIMIT}"
             )
         else:
             message += f"; {_LONGER_LIMIT}"
@@ -217,15 +223,8 @@ class SpiceRun:
                 return f"{program} lacks a part that SPICE needs; {get_anew_line(program)}"
             return f"pycocoevalcap lacks a part that SPICE needs; {get_anew_line(Path())}"
         if re.search(
-            r"as (either )?class path, filename or URL|StreamCorrupted|InvalidClass|OptionalData|loading .*model", complaints
+            r"as (either )?class path, filename or URL|StreamCorrupted|InvalidClass|OptionalData|loading .*model",
+            complaints,
         ):
             return f"{models} cannot be loaded by {program}; {get_anew_line(models or Path())}"
         return None
-
-
-def _progress(num_captions: int, show_progress: bool | None):
-    """The bar of captions to parse; none where there is nothing to parse."""
-    from tqdm import tqdm
-
-    disable = True if not num_captions else None if show_progress is None else not show_progress
-    return tqdm(total=num_captions, unit="caption", desc="SPICE: loading the parser", disable=disable)
