@@ -194,7 +194,7 @@ class SpiceRun:
 
     def _say_what_is_kept(self) -> str:
         """Whether the next run has less to do."""
-        return "All other parses are kept for the next run" if self.store.works else "Parses could not be kept"
+        return "What was parsed is kept for the next run" if self.store.works else "Parses could not be kept"
 
     def _explain_failure(self, complaints: str, reason: str) -> str:
         """Why the program ended early, in terms of the files it was given; its own report goes to a file."""
