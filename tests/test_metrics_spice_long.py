@@ -65,8 +65,8 @@ def test_the_time_limit_names_the_clip_and_other_metrics_are_still_printed(stand
         "shorter ones"
     )
     assert lines[1] == (
-        "left out: spice: not done within the time limit of 2 s; still to parse: 1 caption, that is the caption of clip "
-        "'loop.wav' (300 words), which takes about 5 min; shorten it, or give a longer time limit (`timeout_s`, "
+        "left out: spice: not done within the time limit of 2 s; still to parse: 1 caption, that is the caption of "
+        "clip 'loop.wav' (300 words), which takes about 5 min; shorten it, or give a longer time limit (`timeout_s`, "
         "--timeout). What was parsed is kept for the next run"
     )
     assert lines[2].startswith("left out: spider: needs spice: not done") and len(lines) == 3

@@ -25,7 +25,7 @@ from pathlib import Path
 from .corenlp import cache_folder, find_corenlp
 from .corenlp_files import FILE_NAMES, check_class_path, fingerprint
 from .java_memory import check_heap, choose_heap
-from .java_runtime import find_coco_file
+from .java_runtime import find_coco_file, find_java
 from .long_captions import CaptionNames
 from .parse_store import ParseStore, clip_key
 from .spice_process import SpiceRun
@@ -97,6 +97,7 @@ def compute_spice(
             show_progress=show_progress,
         )
         if run.items:
+            run.java = java or find_java()
             unparsed = run.captions_to_parse()
             check_class_path(jars, needs_models=bool(unparsed))
             for sentence in run.names.name_long(unparsed):
