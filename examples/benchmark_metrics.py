@@ -1,7 +1,7 @@
 """Time the metrics on sound scenes with five references each; medians, and one last line of JSON.
 
-SPICE keeps what it parsed, so it is timed another way: a first system with an empty cache, a second system with the same
-references, and the second one again; and how much memory its Java process took at most.
+SPICE keeps what it parsed, so it is timed another way: a first system with an empty cache, a second system with the
+same references, and the second one again; and how much memory its Java process took at most.
 
 python examples/benchmark_metrics.py
 python examples/benchmark_metrics.py --metrics fast --num-clips 100 --num-runs 1

@@ -18,7 +18,14 @@ from pathlib import Path
 import pytest
 
 from enclap_hf.metrics import AudioCaptioningMetrics, tokenize_ptb
-from enclap_hf.metrics.java_runtime import JavaError, JavaProcess, MetricUnavailableError, find_java, java_version
+from enclap_hf.metrics.java_runtime import (
+    JavaError,
+    JavaProcess,
+    MetricUnavailableError,
+    find_java,
+    find_reason,
+    java_version,
+)
 from enclap_hf.metrics.meteor import compute_meteor
 from spice_stand_in import make_jar
 
@@ -49,6 +56,8 @@ for number, line in enumerate(sys.stdin):
     if behaviour == "complain":
         print("x" * 100_000, file=sys.stderr)
     if line.startswith("SCORE"):
+        if behaviour == "slow clips":
+            time.sleep(0.3)
         print("1 2 3", flush=True)
     else:
         count = line.count("|||")
@@ -198,6 +207,34 @@ def test_a_damaged_file_of_meteor_is_named(stand_in, tmp_path):
 def test_a_heap_that_java_would_not_take_is_refused(stand_in, heap):
     with pytest.raises(ValueError, match="as the memory limit of Java; expected a whole number"):
         compute_meteor(["a"], [["a"]], java=str(stand_in), java_heap=heap)
+
+
+@needs_posix
+@pytest.mark.parametrize("show_progress", [True, False, None])
+def test_a_bar_is_shown_where_meteor_takes_long(stand_in, monkeypatch, capsys, show_progress):
+    compute_meteor(["a"] * 3, [["a"]] * 3, java=str(stand_in), show_progress=True)
+    assert capsys.readouterr().err.strip() == "", "three quick clips need none"
+    monkeypatch.setenv("BEHAVIOUR", "slow clips")
+    monkeypatch.setattr("enclap_hf.metrics.meteor._SILENT_S", 0.1)
+    compute_meteor(["a"] * 5, [["a"]] * 5, java=str(stand_in), show_progress=show_progress)
+    assert ("METEOR: 100%" in capsys.readouterr().err) == bool(show_progress), "pytest's streams are no terminals"
+
+
+@pytest.mark.parametrize(
+    ("complaints", "reason"),
+    [
+        (
+            'Exception in thread "main" java.lang.IllegalStateException: not today\n\tat a.b.C.main(C.java:3)',
+            "not today",
+        ),
+        ("Exception in thread main java.lang.NullPointerException\n\tat a.b.C.main(C.java:3)", "it gave no reason"),
+        ("Error: Could not find or load main class edu.anu.Runner", "Error: Could not find or load main class"),
+        ("Invalid maximum heap size: -Xmx9x\n", "Invalid maximum heap size: -Xmx9x"),
+        ("", "it gave no reason"),
+    ],
+)
+def test_reasons_are_without_names_of_classes(complaints, reason):
+    assert find_reason(complaints) == reason
 
 
 @needs_posix

@@ -127,7 +127,7 @@ def test_spider_is_the_mean_of_cider_d_and_spice(stand_in):
     scores = metrics.compute(CANDIDATES[:2], REFERENCES[:2])
     expected = [(a + b) / 2 for a, b in zip(scores.per_clip["cider_d"], scores.per_clip["spice"], strict=True)]
     assert scores.per_clip["spider"] == expected and scores["spider"] == pytest.approx(sum(expected) / 2)
-    assert scores["versions"]["corenlp"] == "3.6.0" and scores.missing == {}
+    assert scores["versions"]["corenlp"].startswith("not 3.6.0 as published (contents ") and scores.missing == {}
 
 
 @needs_posix

@@ -176,4 +176,5 @@ def test_the_real_files_pass(monkeypatch):
     if not os.environ.get("ENCLAP_CORENLP"):
         pytest.skip("needs ENCLAP_CORENLP, the folder of CoreNLP 3.6.0")
     check_class_path(corenlp.find_corenlp())
+    assert corenlp_files.describe_version(corenlp.find_corenlp()) == "3.6.0"
     assert len(MODEL_ENTRIES) == len(set(MODEL_ENTRIES)) == 30 and corenlp_files.VERSION in PROGRAM

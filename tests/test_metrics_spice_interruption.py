@@ -1,8 +1,8 @@
 """SPICE interrupted: whatever ends the process, what was parsed is kept, and nothing is left behind."""
 
+import errno
 import json
 import os
-import pty
 import re
 import select
 import signal
@@ -17,6 +17,7 @@ import pytest
 from enclap_hf.metrics.working_folder import remove_left_overs, working_folder
 from spice_stand_in import assert_gone, count_lines, install, read_runs
 
+pty = pytest.importorskip("pty")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-in for Java is a script with a #! line")
 
 NUM_CLIPS = 40
@@ -138,6 +139,18 @@ def test_folders_of_dead_processes_go_and_those_of_live_ones_stay(tmp_path, monk
     process.kill()
     process.communicate()
     assert live.is_dir() and remove_left_overs("enclap-spice-") == [live] and not live.exists()
+
+
+def test_a_file_system_without_locks_keeps_every_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("enclap_hf.metrics.working_folder.fcntl.flock", refuse)
+    with working_folder("enclap-spice-") as folder:
+        assert remove_left_overs("enclap-spice-") == [] and folder.is_dir()
+    assert not folder.exists()
 
 
 # --- the bar ---

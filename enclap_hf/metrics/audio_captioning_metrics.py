@@ -141,7 +141,10 @@ class AudioCaptioningMetrics:
             versions["java"] = java_version(self.java or find_java())
             packages.append("pycocoevalcap")
         if "spice" in scores:
-            versions |= {"spice": "1.0", "corenlp": "3.6.0"}
+            from .corenlp import find_corenlp
+            from .corenlp_files import describe_version
+
+            versions |= {"spice": "1.0", "corenlp": describe_version(find_corenlp())}
         if "meteor" in scores:
             versions["meteor"] = "1.5"
         if {"sbert_similarity", "fluency_error_rate", "fense", "spider_fl", "clap_similarity"} & scores.keys():

@@ -21,6 +21,8 @@ FILE_NAMES = (f"stanford-corenlp-{VERSION}.jar", f"stanford-corenlp-{VERSION}-mo
 DOWNLOAD_LINE = "python -m enclap_hf.metrics.corenlp"
 COCO_LINE = "pip install --force-reinstall --no-deps pycocoevalcap"
 
+# Fingerprint of the two files of that version.
+_PUBLISHED = "a8d89d3d5b8f018c27ec0be5"
 _MODELS = "edu/stanford/nlp/models/"
 # What SPICE's annotators (tokenize, ssplit, parse, lemma, ner) open of the 378 MB of models.
 MODEL_ENTRIES = (
@@ -130,6 +132,20 @@ def fingerprint(jars: Iterable[Path]) -> str:
             entries = sorted((item.filename, item.CRC, item.file_size) for item in archive.infolist())
         digest.update(repr([path.name, [entry for entry in entries if wants(entry[0])]]).encode())
     return digest.hexdigest()[:24]
+
+
+def describe_version(program_and_models: Sequence[Path]) -> str:
+    """Say which CoreNLP two files are, by their contents.
+
+    Args:
+        program_and_models: paths of the files.
+    Returns:
+        "3.6.0" for what Maven's central repository has under that version; else it is said that it is something else.
+    Raises:
+        MetricUnavailableError: a file is no whole jar.
+    """
+    name = fingerprint(program_and_models)
+    return VERSION if name == _PUBLISHED else f"not {VERSION} as published (contents {name[:8]})"
 
 
 def _is_loaded(entry: str) -> bool:

@@ -255,7 +255,8 @@ def find_reason(complaints: str) -> str:
     Returns:
         the first line that names an error, else the last one, without names of classes.
     """
-    lines = [line.strip() for line in complaints.splitlines() if line.strip()]
+    lines = [line.strip() for line in complaints.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("at ")]  # without the places in the program
     named = [line for line in lines if "Error" in line or "Exception" in line]
     for line in [*named, *lines[-1:]]:
         reason = _CLASS_NAME.sub("", _THREAD_NAME.sub("", line)).strip(" :")

@@ -59,12 +59,18 @@ def compute_meteor(
         with open_bar(show_progress, total=len(candidates), desc="METEOR", unit="clip", delay=_SILENT_S) as bar:
             statistics = []
             for _ in candidates:
-                statistics.append(process.read_line(while_waiting=bar.refresh).strip())
+                statistics.append(process.read_line(while_waiting=lambda: _tick(bar)).strip())
                 bar.update()
         process.write_lines([_SEPARATOR.join(["EVAL", *statistics])])
         per_clip = [_parse_score(process.read_line()) for _ in candidates]
         corpus = _parse_score(process.read_line())
     return corpus, per_clip
+
+
+def _tick(bar) -> None:
+    """Let the bar's clock go on, once it is to be seen."""
+    if bar.format_dict["elapsed"] > _SILENT_S:
+        bar.refresh()
 
 
 def _score_line(candidate: str, references: Sequence[str]) -> str:

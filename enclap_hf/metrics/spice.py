@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .corenlp import cache_folder, find_corenlp
-from .corenlp_files import FILE_NAMES, check_class_path, fingerprint
+from .corenlp_files import check_class_path, fingerprint
 from .java_memory import check_heap, choose_heap
 from .java_runtime import find_coco_file, find_java
 from .long_captions import CaptionNames
@@ -118,8 +118,8 @@ def find_class_path() -> list[Path]:
         MetricUnavailableError: one is missing; the message has the install line.
     """
     jar = find_coco_file(JAR)
-    # pycocoevalcap may have brought a CoreNLP of its own among the libraries; the one that was found is the only one.
-    libraries = [path for path in sorted((jar.parent / "lib").glob("*.jar")) if path.name not in FILE_NAMES]
+    # Among the libraries there may be a CoreNLP of pycocoevalcap's own; the one that was found is the only one.
+    libraries = [path for path in sorted((jar.parent / "lib").glob("*.jar")) if not path.name.startswith("stanford-")]
     return [jar, *find_corenlp(), *libraries]
 
 

@@ -129,7 +129,10 @@ class SpiceRun:
         elif word == "failed":
             self._failed.append(caption)
         else:
-            self.parses[caption] = json.loads(text)
+            try:
+                self.parses[caption] = json.loads(text)
+            except ValueError:
+                raise JavaError(f"SPICE wrote {text[:60]!r} where a parse should be") from None
             self.store.add_parse(caption, self.parses[caption])
             bar.update()
 

@@ -80,7 +80,11 @@ def _make_locked(prefix: str) -> tuple[Path, int | None]:
         # Between these two lines another process may take the folder for a left-over one, and remove it.
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(folder, os.O_RDONLY)
-            if _lock(handle) and folder.is_dir():
+            try:
+                is_own = _lock(handle)
+            except OSError:  # a file system without locks: nobody can take the folder for a left-over one
+                is_own = True
+            if is_own and folder.is_dir():
                 return folder, handle
             os.close(handle)
 

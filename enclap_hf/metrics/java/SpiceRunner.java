@@ -1,5 +1,6 @@
 package edu.anu.spice;
 
+import java.io.BufferedOutputStream;
 import java.io.FileDescriptor;
 import java.io.FileOutputStream;
 import java.io.PrintStream;
@@ -22,7 +23,7 @@ import org.json.simple.parser.JSONParser;
  *
  * Arguments: clips.json captions.json number-of-threads
  *   clips.json      SPICE's own input: a list of objects with image_id, test and refs
- *   captions.json   {"parsed": [[caption, tuples], ...], "unparsed": [caption, ...]}, together all captions of the clips
+ *   captions.json   {"parsed": [[caption, tuples], ...], "unparsed": [caption, ...]}, together all of the clips
  * Output: the lines of CaptionParser, and in the end "scores JSON", or "unscored" where a caption failed
  */
 public class SpiceRunner {
@@ -34,7 +35,9 @@ public class SpiceRunner {
         Thread watcher = new Thread(SpiceRunner::endWithParent);
         watcher.setDaemon(true);
         watcher.start();
-        PrintStream answers = new PrintStream(new FileOutputStream(FileDescriptor.out));
+        // Buffered, so that a line is written at once: Java itself may write there, too.
+        FileOutputStream output = new FileOutputStream(FileDescriptor.out);
+        PrintStream answers = new PrintStream(new BufferedOutputStream(output, 1 << 16));
         System.setOut(System.err); // parser and scorer talk, too
         try {
             List<String> unparsed = readCaptions(arguments[1]);
