@@ -97,16 +97,21 @@ def compute_spice(
             show_progress=show_progress,
         )
         if run.items:
-            run.java = java or find_java()
-            unparsed = run.captions_to_parse()
-            check_class_path(jars, needs_models=bool(unparsed))
-            for sentence in run.names.name_long(unparsed):
-                logger.warning(sentence)
-            new_scores = run.compute_scores()
-            store.add_scores(new_scores)
-            scores.update(new_scores)
+            scores.update(_compute_new_scores(run))
     per_clip = [scores[key] for key in keys]
     return sum(per_clip) / len(per_clip), per_clip
+
+
+def _compute_new_scores(run: SpiceRun) -> dict[str, float]:
+    """Look at the files, name what takes long, and let Java work."""
+    run.java = run.java or find_java()
+    unparsed = run.captions_to_parse()
+    check_class_path(run.jars, needs_models=bool(unparsed))
+    for sentence in run.names.name_long(unparsed):
+        logger.warning(sentence)
+    scores = run.compute_scores()
+    run.store.add_scores(scores)
+    return scores
 
 
 def find_class_path() -> list[Path]:

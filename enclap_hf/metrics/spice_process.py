@@ -94,7 +94,8 @@ class SpiceRun:
                 if len(running) < 2:
                     raise self._explain_memory(running, error) from None
             logger.warning("SPICE: the heap of %s is too small for %d captions at once", self.heap, len(running))
-            num_threads = 1
+            # Some threads fewer: each time all parses but those of the running captions are kept.
+            num_threads = max(1, len(running) // 2)
 
     def _run_process(self, timeout_s: float, num_threads: int) -> dict[str, float]:
         """Run the program once."""
