@@ -121,7 +121,7 @@ class EnClapEncoder(BartEncoder):
                 f"Got `clap_embedding` of shape {tuple(clap_embedding.shape)}; expected (B, C) = "
                 f"{(batch_size, self.config.clap_dim)}."
             )
-        clap = self.clap_projection(clap_embedding.to(self.clap_projection.weight.dtype)).unsqueeze(1)
+        clap = self.clap_projection(clap_embedding.to(self.embed_tokens.weight.dtype)).unsqueeze(1)
         # Not through `embed_tokens`, which would scale them where `scale_embedding` is set: only the decoder scales.
         bos, eos = self.embed_tokens.weight[[self.config.bos_token_id, self.config.eos_token_id]].to(frames.dtype)
         bos = bos.expand(batch_size, 1, width)

@@ -107,8 +107,8 @@ class EnClapModel(BartModel):
             encoder_outputs = self.encode(audio_codes, clap_embedding, attention_mask, inputs_embeds, **kwargs)
         states = encoder_outputs[0]
         slot_mask = build_slot_mask(attention_mask, states.shape[1] - NUM_EXTRA_SLOTS)
-        num_rows = len(decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds)
-        if slot_mask is not None and num_rows != len(states):
+        num_rows = (decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds).shape[0]
+        if slot_mask is not None and num_rows != states.shape[0]:  # `len` would fix the batch size of an exported graph
             slot_mask = broadcast_slot_mask(slot_mask, states)
         outputs = super().forward(
             attention_mask=slot_mask,

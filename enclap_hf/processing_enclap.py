@@ -15,7 +15,7 @@ from .codec_encoder import CodecEncoder  # noqa: F401 (as above)
 from .data_collator import pad_codes
 from .feature_extraction_enclap import EnClapFeatureExtractor
 from .losses_enclap import IGNORED_TARGET
-from .onednn_linear import OneDnnLinear  # noqa: F401 (as above)
+from .onednn_linear import use_onednn  # noqa: F401 (as above)
 
 ENCODER_NAMES = ("codec", "clap")
 # Arguments of `from_pretrained` that say how to reach a repository, and so apply to the encoders' files too.
