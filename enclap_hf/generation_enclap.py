@@ -37,10 +37,9 @@ class SharedCrossAttention(BartAttention):
             output, weights = self.attend_to_cache(queries, cache, kwargs.get("attention_mask"))
         else:
             output, weights = super().forward(queries, key_value_states=key_value_states, **kwargs)
-        if weights is not None:  # (B, heads, n * S, T + 3) -> (B * n, heads, S, T + 3)
-            heads, slots = weights.shape[1], weights.shape[3]
-            weights = weights.view(num_clips, heads, -1, length, slots).transpose(1, 2)
-            weights = weights.reshape(num_rows, heads, length, slots)
+        if weights is not None:  # (B, heads, n * S, T + 3) -> (B * n, heads, S, T + 3); no view: an export would test for it
+            weights = weights.unflatten(2, (num_rows // num_clips, length)).transpose(1, 2)
+            weights = weights.clone(memory_format=torch.contiguous_format).flatten(0, 1)
         return output.reshape(num_rows, length, width), weights
 
     def attends_by_products(self, queries: torch.Tensor, cache: EncoderDecoderCache | None) -> bool:

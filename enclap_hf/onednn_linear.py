@@ -229,14 +229,15 @@ def is_transformed() -> bool:
         or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0
         or not torch._C._is_torch_function_enabled()
-        or (
-            torch._C._len_torch_function_stack() > 0  # one that says where new tensors go is no matter
-            and not all(
-                type(mode) is torch.utils._device.DeviceContext
-                for mode in torch.overrides._get_current_function_mode_stack()
-            )
-        )
+        or torch._C._len_torch_function_stack() > 0
+        and has_function_mode()
     )
+
+
+def has_function_mode() -> bool:
+    """Whether a mode is asked about each function, other than one that only says where new tensors go."""
+    modes = torch.overrides._get_current_function_mode_stack()
+    return not all(type(mode) is torch.utils._device.DeviceContext for mode in modes)
 
 
 def have_fitting_shapes(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
