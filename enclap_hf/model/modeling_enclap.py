@@ -122,9 +122,9 @@ class EnClapModel(BartModel):
             encoder_outputs = self.encode(*audio, **kwargs)
         states = encoder_outputs[0]
         slot_mask = build_slot_mask(attention_mask, states.shape[1] - NUM_EXTRA_SLOTS)
-        num_rows = len(decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds)
-        check_decoder_rows(num_rows, len(states))
-        if slot_mask is not None and num_rows != len(states):
+        num_rows = (decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds).shape[0]
+        check_decoder_rows(num_rows, states.shape[0])
+        if slot_mask is not None and num_rows != states.shape[0]:  # `len` would fix the batch size of an exported graph
             slot_mask = broadcast_slot_mask(slot_mask, states)
         outputs = super().forward(
             attention_mask=slot_mask,
@@ -379,7 +379,7 @@ def check_targets(
 
 def check_decoder_rows(num_rows: int, num_clips: int) -> None:
     """Refuse a decoder input that is not of these recordings: one row each, or the beams of each behind one another."""
-    if num_rows % num_clips:
+    if not torch.compiler.is_compiling() and num_rows % num_clips:
         raise ValueError(
             f"Got a decoder input of {num_rows} rows for {num_clips} recordings; expected one row, or the same number "
             "of beams, for each."
