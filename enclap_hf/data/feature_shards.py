@@ -25,8 +25,7 @@ import torch
 from tqdm import tqdm
 
 from ..model.audio_loading import AudioLoadError, load_audio
-from .caption_tables import BadClip, CaptionDataError, Clip
-from .captioning_data import check_bad_share
+from .caption_clips import BadClip, CaptionDataError, Clip, check_bad_share
 from .prepared_features import MANIFEST, check_encoders, describe_encoders, read_manifest
 
 FORMAT_VERSION = 1
@@ -34,17 +33,41 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """What decides the content of features, beside the encoders.
+    """What features are made of, and how they are made.
 
     Args:
         num_codebooks: K, codebooks kept.
         max_duration_s: seconds read from the start of a clip; both encoders see these alone.
         shard_size: clips of a shard.
+        max_clips: take the first clips of a data set only; None takes all.
+        max_bad_share: share of a data set's clips that may be missing or unreadable, 0 to 1.
+        batch_size: clips encoded at a time.
+        num_workers: processes that read and resample ahead.
+        process_index: this process.
+        num_processes: processes that share the work.
+        show_progress: whether to draw a bar.
     """
 
     num_codebooks: int
     max_duration_s: float = 60.0
     shard_size: int = 512
+    max_clips: int | None = None
+    max_bad_share: float = 0.0
+    batch_size: int = 16
+    num_workers: int = 0
+    process_index: int = 0
+    num_processes: int = 1
+    show_progress: bool = True
+
+    @property
+    def content(self) -> dict:
+        """What decides the features, beside the encoders and the clips."""
+        return {name: getattr(self, name) for name in ("num_codebooks", "max_duration_s", "shard_size")}
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether this process draws bars."""
+        return self.show_progress and self.process_index == 0
 
 
 def prepare_features(
@@ -55,50 +78,39 @@ def prepare_features(
     *,
     source: str = "",
     bad: Sequence[BadClip] = (),
-    max_bad_share: float = 0.0,
-    batch_size: int = 16,
-    num_workers: int = 0,
-    process_index: int = 0,
-    num_processes: int = 1,
-    show_progress: bool = True,
 ) -> None:
     """Write the features of a data set; a run that was stopped is taken up where it was.
 
-    Every process calls this with the same arguments but for `process_index`; the one that finds all shards written
-    completes the manifest. See [`is_prepared`] for how to wait for it.
+    Every process calls this with the same arguments but for its number; the one that finds all shards written completes
+    the manifest. See [`is_prepared`] for how to wait for it.
 
     Args:
         clips: the data set.
         folder: made when missing.
         processor: [`EnClapProcessor`], with its encoders on the device to use.
-        settings: what decides the content.
+        settings: what decides the content, and how the work is done.
         source: the data set's name, for the manifest and messages.
-        bad: clips that were left out before, which count for `max_bad_share`.
-        max_bad_share: share of clips that may be unreadable, 0 to 1.
-        batch_size: clips encoded at a time.
-        num_workers: processes that read and resample ahead.
-        process_index: this process.
-        num_processes: processes that share the work.
-        show_progress: whether to draw a bar.
+        bad: clips that were left out before, which count for the share that may be.
     Raises:
         CaptionDataError: the folder holds features of something else, or too many clips are bad.
     """
     where, plan = source or folder, _make_plan(clips, processor, settings, source)
     begun = _read_begun(folder, plan)
     if begun is not None and "shards" in begun:
-        _check_finished(begun, folder, max_bad_share, where)
+        _check_finished(begun, folder, settings.max_bad_share, where)
         return
     num_clips = len(clips) + len(bad)
-    check_bad_share(bad, num_clips, max_bad_share, where)
+    check_bad_share(bad, num_clips, settings.max_bad_share, where)
     if begun is None:
         os.makedirs(folder, exist_ok=True)
         _write_json(os.path.join(folder, MANIFEST), plan)
-    run = _Run(clips, folder, processor, settings, plan, list(bad), num_clips, max_bad_share, batch_size, num_workers)
-    own = range(process_index, plan["num_shards"], num_processes)
+    run = _Run(clips, folder, processor, settings, plan, list(bad), num_clips)
+    process, num_processes = settings.process_index, settings.num_processes
+    own = range(process, plan["num_shards"], num_processes)
     missing = run.list_missing(own)
-    desc = f"features of {where}" + (f", process {process_index + 1} of {num_processes}" if num_processes > 1 else "")
+    desc = f"features of {where}" + (f", process {process + 1} of {num_processes}" if num_processes > 1 else "")
     total, left = (sum(len(_clip_range(shard, plan)) for shard in some) for some in (own, missing))
-    with tqdm(total=total, initial=total - left, unit="clip", desc=desc, disable=not show_progress) as bar:
+    with tqdm(total=total, initial=total - left, unit="clip", desc=desc, disable=not settings.shows_progress) as bar:
         for shard in missing:
             run.make_shard(shard, bar.update)
     paths = [_shard_path(folder, shard, plan) for shard in range(plan["num_shards"])]
@@ -107,7 +119,7 @@ def prepare_features(
         # content, it is complete for whoever opens the features first.
         for shard in run.list_missing([shard for shard in range(plan["num_shards"]) if shard not in own]):
             run.make_shard(shard)
-        _complete_manifest(folder, plan, paths, bad, max_bad_share)
+        _complete_manifest(folder, plan, paths, bad, settings.max_bad_share)
 
 
 @dataclass
@@ -121,9 +133,6 @@ class _Run:
     plan: dict
     unusable: list[BadClip]  # so far
     num_clips: int  # of the data set, those without an entry in `clips` included
-    max_bad_share: float
-    batch_size: int
-    num_workers: int
 
     def list_missing(self, shards: Iterable[int]) -> list[int]:
         """Shards to make: those that are not there, and those whose bad recordings were repaired since."""
@@ -157,15 +166,18 @@ class _Run:
         """
         rows, failed = [], []
         inputs = _ClipInputs(self.clips, _clip_range(shard, self.plan), self.processor, self.settings)
-        loader = torch.utils.data.DataLoader(inputs, self.batch_size, num_workers=self.num_workers, collate_fn=list)
+        settings = self.settings
+        loader = torch.utils.data.DataLoader(
+            inputs, settings.batch_size, num_workers=settings.num_workers, collate_fn=list
+        )
         for batch in loader:
             failed += [item for item in batch if isinstance(item, BadClip)]
             readable = [item for item in batch if not isinstance(item, BadClip)]
             rows += encode_batch(readable, self.processor, self.settings)
             count(len(batch))
             unusable = [*self.unusable, *failed]
-            if len(unusable) > self.max_bad_share * self.num_clips:
-                check_bad_share(unusable, self.num_clips, self.max_bad_share, self.plan["source"] or self.folder)
+            if len(unusable) > settings.max_bad_share * self.num_clips:
+                check_bad_share(unusable, self.num_clips, settings.max_bad_share, self.plan["source"] or self.folder)
         self.unusable += failed
         _write_shard(_shard_path(self.folder, shard, self.plan), rows, failed)
 
@@ -237,7 +249,7 @@ def _make_plan(clips: Sequence[Clip], processor, settings: FeatureSettings, sour
         "format": FORMAT_VERSION,
         "source": source,
         "encoders": describe_encoders(processor),
-        "settings": asdict(settings),
+        "settings": settings.content,
         "num_clips": len(clips),
         "clips_sha256": digest.hexdigest(),
         "num_shards": -(-len(clips) // settings.shard_size),

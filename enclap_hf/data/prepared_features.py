@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import try_to_load_from_cache
 
-from .caption_tables import CaptionDataError
+from .caption_clips import CaptionDataError
 
 MANIFEST = "features.json"
 # Parts of the codec that codes depend on; its decoder may be missing.

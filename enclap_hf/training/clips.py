@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..data.caption_tables import BadClip, CaptionDataError, Clip
-from ..data.captioning_data import DataSource, check_bad_share, stream_clips
+from ..data.caption_clips import BadClip, CaptionDataError, Clip, check_bad_share
+from ..data.data_source import DataSource
 from ..data.feature_shards import FeatureSettings, encode_batch, read_recording, whole_clip_extractor
 from ..data.prepared_features import PreparedClips
 
@@ -146,14 +146,10 @@ class StreamedClips(torch.utils.data.IterableDataset):
     Args:
         sources: data sets that `datasets` can stream.
         processor: its encoders run in the process that reads, so `dataloader_num_workers` must be 0.
-        settings: what decides the features.
+        settings: what decides the features, and how they are made.
         shown: what the captioner is shown.
         max_caption_tokens: longer captions are cut.
         seed: the run's seed.
-        max_bad_share: share of clips that may be unreadable.
-        batch_size: clips encoded at a time.
-        process_index: this process.
-        num_processes: processes that share the stream.
 
     Raises:
         CaptionDataError: read by a worker; or a stream has no usable clip, or more broken ones than allowed.
@@ -167,26 +163,20 @@ class StreamedClips(torch.utils.data.IterableDataset):
         shown: ShownAudio,
         max_caption_tokens: int,
         seed: int,
-        *,
-        max_bad_share: float = 0.0,
-        batch_size: int = 16,
-        process_index: int = 0,
-        num_processes: int = 1,
     ):
         self.sources, self.processor, self.settings, self.shown = list(sources), processor, settings, shown
-        self.max_caption_tokens, self.seed, self.max_bad_share = max_caption_tokens, seed, max_bad_share
-        self.batch_size, self.process_index, self.num_processes = batch_size, process_index, num_processes
+        self.max_caption_tokens, self.seed = max_caption_tokens, seed
 
     def __iter__(self) -> Iterator[dict]:
         if torch.utils.data.get_worker_info() is not None:
             # `datasets` would share its part of the stream among the workers once more, and forks cannot use a GPU.
             raise CaptionDataError("Got a stream with `dataloader_num_workers` above 0; expected 0: set it to 0.")
-        shard = (self.process_index, self.num_processes)
+        shard = (self.settings.process_index, self.settings.num_processes)
         rng = np.random.default_rng((self.seed, shard[0]))
         weights = np.array([source.weight or 1.0 for source in self.sources])
         streams = [self._repeat(source, shard) for source in self.sources]
         while True:
-            chosen = rng.choice(len(streams), size=self.batch_size, p=weights / weights.sum())
+            chosen = rng.choice(len(streams), size=self.settings.batch_size, p=weights / weights.sum())
             drawn = [next(streams[i]) for i in chosen]
             rows = encode_batch([item for item, _ in drawn], self.processor, self.settings)
             for row, (_, key) in zip(rows, drawn, strict=True):
@@ -211,15 +201,15 @@ class StreamedClips(torch.utils.data.IterableDataset):
         extractor, num_seen, bad = whole_clip_extractor(self.processor), 0, []
         for epoch in itertools.count():
             num_before = num_seen
-            for i, clip in enumerate(stream_clips(source, self.seed + epoch, shard)):
+            for i, clip in enumerate(source.stream_clips(self.seed + epoch, shard)):
                 num_seen += 1
                 item = read_recording(clip, extractor, self.settings)
                 if isinstance(item, BadClip):
                     bad.append(item)
                 else:
                     yield item, (self.seed, epoch + 1, shard[0], i)
-                if num_seen >= _NUM_JUDGED and len(bad) > self.max_bad_share * num_seen:
-                    check_bad_share(bad, num_seen, self.max_bad_share, source.path)
+                if num_seen >= _NUM_JUDGED and len(bad) > self.settings.max_bad_share * num_seen:
+                    check_bad_share(bad, num_seen, self.settings.max_bad_share, source.path)
             if len(bad) == num_seen or num_seen == num_before:
                 raise CaptionDataError(f"{source.path} has no usable clip for process {shard[0]} of {shard[1]}.")
 

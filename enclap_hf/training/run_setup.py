@@ -1,14 +1,10 @@
-"""What a training starts from: the processor, the captioner, and the features of each data set."""
+"""What a training starts from: the processor and the captioner."""
 
 import os
-import time
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, ClapAudioConfig
 
-from ..data.captioning_data import DataSource, check_bad_share, has_scenes, read_clips
-from ..data.feature_shards import FeatureSettings, prepare_features
-from ..data.prepared_features import PreparedClips, is_prepared, read_manifest
 from ..hub.registration import DEFAULT_MODEL
 from ..model.configuration_enclap import EnClapConfig
 from ..model.feature_extraction_enclap import EnClapFeatureExtractor
@@ -19,7 +15,6 @@ from ..model.processing_enclap import EnClapProcessor
 PUBLISHED_CODEC, PUBLISHED_CLAP = "facebook/encodec_24khz", "laion/clap-htsat-fused"
 # Fields of a BART's configuration that are not sizes.
 _IDENTITY_FIELDS = ("model_type", "architectures", "transformers_version", "task_specific_params", "dtype")
-_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def choose_training_processor(
@@ -182,57 +177,3 @@ def make_config(bart_config, processor: EnClapProcessor, fields: dict) -> EnClap
         "clap_dim": processor.clap.config.projection_dim,
     }
     return EnClapConfig(**{**base, **audio, **fields})
-
-
-def open_features(
-    source: DataSource,
-    folder: str,
-    processor: EnClapProcessor,
-    *,
-    settings: FeatureSettings,
-    max_clips: int | None = None,
-    max_bad_share: float = 0.0,
-    process_index: int = 0,
-    num_processes: int = 1,
-    **preparation,
-) -> PreparedClips:
-    """Open the features of a data set, prepared first where it is recordings.
-
-    Args:
-        source: prepared features, or recordings.
-        folder: where the features of recordings are or will be; those of the first clips alone have a folder of their
-            own beside it, `<folder>-first<max_clips>`.
-        processor: with the encoders.
-        settings: what decides the features of recordings.
-        max_clips: take the first clips only.
-        max_bad_share: share of a data set's clips that may be missing or broken, 0 to 1.
-        process_index: this process; each does its part and waits for the others.
-        num_processes: processes that call this.
-        preparation: further arguments of [`~enclap_hf.data.feature_shards.prepare_features`].
-    """
-    path, folder = os.path.expanduser(source.path), os.path.expanduser(folder)
-    if read_manifest(path) is not None:
-        return PreparedClips(path, processor, max_clips)
-    is_main = process_index == 0
-    while source.num_scenes is not None and not is_main and not has_scenes(source):
-        time.sleep(_SECONDS_BETWEEN_LOOKS)  # the main process is writing the scenes
-    clips, bad = read_clips(source, show_progress=is_main)
-    if max_clips is not None and max_clips < len(clips):
-        check_bad_share(bad, len(clips) + len(bad), max_bad_share, source.path)  # of the whole data set
-        clips, bad, folder = [clips[i] for i in range(max_clips)], [], f"{folder}-first{max_clips}"
-    prepare_features(
-        clips,
-        folder,
-        processor,
-        settings,
-        source=source.path,
-        bad=bad,
-        max_bad_share=max_bad_share,
-        process_index=process_index,
-        num_processes=num_processes,
-        show_progress=is_main,
-        **preparation,
-    )
-    while not is_prepared(folder):  # not a barrier, which would time out
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-    return PreparedClips(folder, processor)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import soundfile
 from conftest import build_clap, build_codec, build_feature_extractor, build_tokenizer, make_clip
 from enclap_hf import EnClapProcessor
 from enclap_hf.data import feature_shards
-from enclap_hf.data.captioning_data import CaptionDataError, Clip
+from enclap_hf.data.caption_clips import CaptionDataError, Clip
 from enclap_hf.data.feature_shards import FeatureSettings, prepare_features
 from enclap_hf.data.prepared_features import PreparedClips, is_prepared, read_manifest
 from enclap_hf.training.clips import ShownAudio, TrainingClips
@@ -30,8 +31,9 @@ def clips(tmp_path_factory) -> list[Clip]:
 
 
 def prepare(clips, folder, processor, settings=SETTINGS, **kwargs) -> None:
-    kwargs = {"show_progress": False, "batch_size": 2, **kwargs}
-    prepare_features(clips, str(folder), processor, settings, **kwargs)
+    source = kwargs.pop("source", "")
+    settings = replace(settings, **{"show_progress": False, "batch_size": 2, **kwargs})
+    prepare_features(clips, str(folder), processor, settings, source=source)
 
 
 def assert_same_features(ours: PreparedClips, expected: PreparedClips) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 import soundfile
@@ -18,13 +19,15 @@ from transformers import (
 
 from conftest import build_codec, build_model, build_processor, build_tokenizer, make_clip
 from enclap_hf import DEFAULT_MODEL, EnClapProcessor
-from enclap_hf.data.captioning_data import CaptionDataError, DataSource
+from enclap_hf.data.caption_clips import CaptionDataError
+from enclap_hf.data.captioning_data import open_source
+from enclap_hf.data.data_source import DataSource
 from enclap_hf.data.feature_shards import FeatureSettings
 from enclap_hf.data.prepared_features import PreparedClips, describe_encoders
 from enclap_hf.model.repository import save_repository
 from enclap_hf.training import run_setup
 from enclap_hf.training.recipes import expand_recipe
-from enclap_hf.training.run_setup import choose_training_processor, open_features
+from enclap_hf.training.run_setup import choose_training_processor
 from training_runs import TINY, load_script, make_recipe, train
 
 SETTINGS = FeatureSettings(4, shard_size=3)
@@ -198,7 +201,7 @@ def table(tmp_path) -> DataSource:
 
 
 def open_table(source, folder, processor, **kwargs) -> PreparedClips:
-    return open_features(source, str(folder), processor, settings=SETTINGS, batch_size=3, **kwargs)
+    return open_source(source).open_features(str(folder), processor, replace(SETTINGS, batch_size=3, **kwargs))
 
 
 def test_a_trial_on_the_first_clips_is_judged_by_the_whole_data_set(table, tmp_path, tiny_processor):
