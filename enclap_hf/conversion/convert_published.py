@@ -202,8 +202,6 @@ def build_feature_extractor(
     """The published front end, for these encoders."""
     fusion = tower.config.enable_fusion
     return EnClapFeatureExtractor(
-        codec_sampling_rate=codec.config.sampling_rate,
-        codec_hop_length=codec.config.hop_length,
         max_codec_frames=config.max_codec_frames,
         num_mel_bins=tower.config.num_mel_bins,
         long_clips="fusion" if fusion else "middle",

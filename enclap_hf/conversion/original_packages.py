@@ -248,8 +248,8 @@ def compare_recording(
     loaded = load_audio(path)
     clap_samples = resample_audio(loaded.samples, loaded.sampling_rate, CLAP_SAMPLING_RATE)
     ours = {
-        "audio_codes": processor.encoders.encode_codes(prepared["input_values"], processor.num_codebooks)[0],
-        "clap_embedding": processor.encoders.embed_features(prepared["input_features"], prepared["is_longer"])[0],
+        "audio_codes": processor.encode_frames(prepared["input_values"])[0],
+        "clap_embedding": processor.clap_encoder.embed(prepared["input_features"], prepared["is_longer"])[0],
     }
     theirs = {
         "audio_codes": originals.encodec.encode(prepared["input_values"][0], processor.num_codebooks),

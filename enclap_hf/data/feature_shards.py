@@ -218,11 +218,10 @@ def encode_batch(items: list[tuple[Clip, dict]], processor, settings: FeatureSet
     """Encode prepared clips into rows of a shard: `audio_codes` uint16 (T * K,), `clap_embedding` float32 (C,)."""
     if not items:
         return []
-    encoders, inputs = processor.encoders, [item[1] for item in items]
-    codes = encoders.encode_codes(
-        [waveform for clip in inputs for waveform in clip["input_values"]], settings.num_codebooks
-    )
-    embeddings = encoders.embed_features(
+    inputs = [item[1] for item in items]
+    processor.frame_encoder.limit_codebooks(settings.num_codebooks)
+    codes = processor.frame_encoder.encode([waveform for clip in inputs for waveform in clip["input_values"]])
+    embeddings = processor.clap_encoder.embed(
         torch.cat([clip["input_features"] for clip in inputs]), torch.cat([clip["is_longer"] for clip in inputs])
     )
     return [
@@ -239,7 +238,7 @@ def encode_batch(items: list[tuple[Clip, dict]], processor, settings: FeatureSet
 
 def _make_plan(clips: Sequence[Clip], processor, settings: FeatureSettings, source: str) -> dict:
     """The manifest before any shard is written."""
-    codebook_size = processor.codec.config.codebook_size
+    codebook_size = processor.frame_encoder.codebook_size
     if codebook_size > 2**16:
         raise CaptionDataError(f"Got a codec of {codebook_size} codes; features hold codes up to {2**16 - 1}.")
     digest = hashlib.sha256()

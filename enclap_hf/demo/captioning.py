@@ -74,7 +74,7 @@ def draw(feature_extractor, name: str, audio: LoadedAudio) -> str:
     """The pictures of a recording, from the features that CLAP is given."""
     rate = feature_extractor.clap_sampling_rate
     resampled = torch.from_numpy(resample_audio(audio.samples, audio.sampling_rate, rate))
-    log_mel = feature_extractor.compute_log_mel(pad_to_one_frame(resampled, feature_extractor.n_fft))
+    log_mel = feature_extractor.log_mel(pad_to_one_frame(resampled, feature_extractor.n_fft))
     frames = feature_extractor.max_codec_frames
     heard_s = frames and frames * feature_extractor.codec_hop_length / feature_extractor.codec_sampling_rate
     frequencies = {

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import ClapAudioConfig, ClapAudioModelWithProjection
 
-from .frame_encoder import fingerprint_tensors, load_frozen
+from .frame_encoder import LOADING, fingerprint_tensors, load_frozen
 from .onednn_linear import use_onednn
 
 # Windows encoded together.
@@ -40,11 +40,18 @@ class ClapEncoder:
     @property
     def model(self) -> ClapAudioModelWithProjection:
         """The tower, float32, in evaluation mode."""
-        if self._model is None:
-            model = load_frozen(ClapAudioModelWithProjection, self._source)
-            use_onednn(model)
-            self._model = model.to(self.device)
+        with LOADING:
+            if self._model is None:
+                model = load_frozen(ClapAudioModelWithProjection, self._source)
+                use_onednn(model)
+                self._model = model.to(self.device)
         return self._model
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ if self._source is None else {**self.__dict__, "_model": None}  # it is read again
+
+    def __deepcopy__(self, memo) -> "ClapEncoder":
+        return self  # frozen: copies share it
 
     def to(self, device: str | torch.device) -> "ClapEncoder":
         """Encode on `device`."""

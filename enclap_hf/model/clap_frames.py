@@ -54,6 +54,7 @@ class ClapFrames(FrameEncoder):
     def encode_alone(self, clip: torch.Tensor) -> torch.Tensor:
         """(num_samples,) -> (T, F)."""
         length = self.feature_extractor.clap_window_length
-        windows = [self.feature_extractor.compute_log_mel(fill_window(part, length)) for part in clip.split(length)]
+        parts = self.feature_extractor.round_samples(clip).split(length)
+        windows = [self.feature_extractor.log_mel(fill_window(part, length)) for part in parts]
         frames = torch.cat([self.clap.encode_windows(window[None])[0] for window in windows])
         return frames[: max(1, math.ceil(len(clip) / self.sampling_rate * self.frame_rate - 1e-6))]

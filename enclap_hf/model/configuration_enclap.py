@@ -1,4 +1,4 @@
-"""Configuration of EnCLAP: a BART configuration and the six numbers that audio adds to it."""
+"""Configuration of EnCLAP: a BART configuration, and what audio adds to it."""
 
 from transformers import BartConfig
 
@@ -8,6 +8,7 @@ from .repository import RUNS_FROM_REPOSITORY
 CODE_TABLE_ROW_MULTIPLE = 64
 # Slots of the encoder that hold no codec frame: the CLAP vector, <s> and </s>.
 NUM_EXTRA_SLOTS = 3
+FRAME_KINDS = ("codes", "features")
 
 
 class EnClapConfig(BartConfig):
@@ -17,11 +18,15 @@ class EnClapConfig(BartConfig):
     published large model (BART-large, 16 codebooks of 1024 codes, LAION-CLAP).
 
     Args:
-        num_codebooks: K, codebooks that each codec frame is read from.
+        num_codebooks: K, codebooks that each codec frame is read from; 0 where frames are features.
         codec_vocab_size: codes in each codebook. The id `codec_vocab_size` itself marks a hidden or padded code.
-        clap_dim: C, width of the CLAP embedding.
+        clap_dim: C, width of the CLAP vector; 0 for a captioner that reads none.
         mcm_loss_weight: weight of the masked-codec-modelling loss beside the caption loss; 0 switches it off.
         label_smoothing: label smoothing of the caption loss, in training and in evaluation, 0 to below 1.
+        frame_kind: what a frame is: "codes" (T, K), or "features" (T, F), continuous numbers.
+        frame_dim: F, width of features; None for codes.
+        frame_encoder_type: family of the frame encoder that it was trained with, such as "encodec"; None is unknown.
+        frame_rate: frames of a second, Hz, that it was trained with; None is unknown.
         kwargs: fields of `BartConfig`.
 
     Raises:
@@ -45,13 +50,23 @@ class EnClapConfig(BartConfig):
         clap_dim: int = 512,
         mcm_loss_weight: float = 0.7,
         label_smoothing: float = 0.2,
+        frame_kind: str = "codes",
+        frame_dim: int | None = None,
+        frame_encoder_type: str | None = None,
+        frame_rate: float | None = None,
         **kwargs,
     ):
+        if frame_kind == "features":
+            num_codebooks, mcm_loss_weight = 0, 0.0  # masked codec modelling needs codes as targets
         self.num_codebooks = num_codebooks
         self.codec_vocab_size = codec_vocab_size
         self.clap_dim = clap_dim
         self.mcm_loss_weight = mcm_loss_weight
         self.label_smoothing = label_smoothing
+        self.frame_kind = frame_kind
+        self.frame_dim = frame_dim
+        self.frame_encoder_type = frame_encoder_type
+        self.frame_rate = frame_rate
         if not RUNS_FROM_REPOSITORY:
             # A repository names its own pipeline code, for who loads it without this package. Here the package's own
             # pipeline is registered, and transformers would ask to trust the repository's.
@@ -75,10 +90,19 @@ class EnClapConfig(BartConfig):
         return self.max_position_embeddings - NUM_EXTRA_SLOTS
 
     def _check_fields(self) -> None:
-        for name in ("num_codebooks", "codec_vocab_size", "clap_dim", "d_model", "vocab_size"):
+        if self.frame_kind not in FRAME_KINDS:
+            raise ValueError(f"Got `frame_kind`={self.frame_kind!r}; expected {' or '.join(map(repr, FRAME_KINDS))}.")
+        least = {"num_codebooks": 1, "codec_vocab_size": 1, "clap_dim": 0, "d_model": 1, "vocab_size": 1}
+        if self.frame_kind == "features":
+            least = {**least, "num_codebooks": 0, "frame_dim": 1}
+        elif self.frame_dim is not None:
+            raise ValueError(
+                f"Got `frame_dim`={self.frame_dim!r} with codes; only features have a width: leave it out."
+            )
+        for name, smallest in least.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"Got `{name}`={value!r}; expected a whole number of at least 1.")
+            if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+                raise ValueError(f"Got `{name}`={value!r}; expected a whole number of at least {smallest}.")
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
             heads = getattr(self, name)
             if heads < 1 or self.d_model % heads:

@@ -9,7 +9,7 @@ from transformers import EncodecConfig, EncodecModel
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from .codec_encoder import CodecEncoder
-from .frame_encoder import BATCH_SIZE, CodecFrames, load_frozen, mix_channels
+from .frame_encoder import BATCH_SIZE, LOADING, CodecFrames, mix_channels
 
 # Seconds of later sound that reach a frame of an EnCodec that is not causal: its convolutions', generously.
 CONVOLUTIONS_REACH_S = 0.5
@@ -49,14 +49,14 @@ class EncodecFrames(CodecFrames):
         self.codebook_size = config.codebook_size
         self.hop_length = hop
 
-    @property
-    def model(self) -> EncodecModel:
-        if self._model is None:
-            model = load_frozen(self.model_class(), self._source)
-            if not stores_decoder(str(self._source)):
-                model.decoder = None  # random weights must not pass for it
-            self._model = model.to(self.device)
-        return self._model
+    def read_model(self, folder: str) -> EncodecModel:
+        model = super().read_model(folder)
+        if not stores_decoder(str(folder)):
+            model.decoder = None  # random weights must not pass for it
+        return model
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "_fast_encoder": None}
 
     def to(self, device: str | torch.device) -> "EncodecFrames":
         self._fast_encoder = None
@@ -65,8 +65,9 @@ class EncodecFrames(CodecFrames):
     @property
     def fast_encoder(self) -> CodecEncoder:
         """The encoder and its codebooks, arranged for speed on first use."""
-        if self._fast_encoder is None:
-            self._fast_encoder = CodecEncoder(self.model, self.device)
+        with LOADING:
+            if self._fast_encoder is None:
+                self._fast_encoder = CodecEncoder(self.model, self.device)
         return self._fast_encoder
 
     @property

@@ -1,10 +1,11 @@
-"""The encoder's input: a recording's CLAP vector and codec frames, laid out as the slots of BART's encoder.
+"""The encoder's input: a recording's CLAP vector and its frames, laid out as the slots of BART's encoder.
 
     slots        CLAP | <s> | frame 0 ... frame T-1 | </s> | padding        (B, T + 3, D)
     positions      -  |  0  |   1   ...      T      | T+1  |
 
-The CLAP vector passes a linear layer, a frame is the sum of its codes' embeddings (`EnClapEncoder`), and positions
-start at `<s>` (`SlotPositions`). What follows is BART's encoder.
+The CLAP vector passes a linear layer; a frame is the sum of its codes' embeddings (`CodeEmbedding`), or continuous
+features that pass a linear layer and a layer norm (`FeatureEmbedding`); positions start at `<s>` (`SlotPositions`).
+What follows is BART's encoder, which does not know what its frames were.
 """
 
 import torch
@@ -28,6 +29,80 @@ class SlotPositions(BartLearnedPositionalEmbedding):
         return nn.functional.pad(rows, (0, 0, 1, 0))
 
 
+class CodeEmbedding(nn.ModuleList):
+    """A table for each codebook; a frame is the sum of its codes' rows.
+
+    Args:
+        config: for `num_codebooks` K, `codec_vocab_size` and `d_model` D.
+    """
+
+    def __init__(self, config: EnClapConfig):
+        super().__init__(
+            nn.Embedding(config.code_table_rows, config.d_model, padding_idx=config.codec_mask_token_id)
+            for _ in range(config.num_codebooks)
+        )
+        self.mask_id = config.codec_mask_token_id
+
+    def forward(self, audio_codes: torch.LongTensor) -> torch.FloatTensor:
+        """(B, T, K) -> (B, T, D)."""
+        if audio_codes.dim() != 3 or audio_codes.shape[2] != len(self):
+            raise ValueError(
+                f"Got `audio_codes` of shape {tuple(audio_codes.shape)}; expected (B, T, K) with K = {len(self)} "
+                "codebooks. Make them with this model's processor."
+            )
+        self.check_codes(audio_codes)
+        if joins_code_tables(audio_codes):
+            return self.embed_at_once(audio_codes)
+        frames = self[0](audio_codes[:, :, 0])
+        for k in range(1, len(self)):
+            frames += self[k](audio_codes[:, :, k])
+        return frames
+
+    def check_codes(self, audio_codes: torch.LongTensor) -> None:
+        """Refuse codes that no codec of this size gives: tables are longer, and a row without a code would be read."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or not audio_codes.numel():
+            return
+        lowest, highest = audio_codes.aminmax()
+        if audio_codes.is_cuda:  # without waiting for it
+            torch._assert_async((lowest >= 0) & (highest <= self.mask_id))
+        elif lowest < 0 or highest > self.mask_id:
+            raise IndexError(
+                f"Got codes from {lowest} to {highest}; expected 0 to {self.mask_id}, which marks hidden ones."
+            )
+
+    def embed_at_once(self, audio_codes: torch.LongTensor) -> torch.FloatTensor:
+        """The same by one lookup in the joined tables: a large batch passes through memory once, not K times."""
+        rows = self[0].num_embeddings
+        tables = torch.cat([table.weight for table in self])
+        ids = audio_codes + torch.arange(0, len(tables), rows, device=audio_codes.device)
+        ids = ids.masked_fill(audio_codes == self.mask_id, self.mask_id)  # all hidden codes share the first zero row
+        frames = nn.functional.embedding_bag(ids.flatten(0, 1), tables, mode="sum", padding_idx=self.mask_id)
+        return frames.unflatten(0, audio_codes.shape[:2])
+
+
+class FeatureEmbedding(nn.Module):
+    """A linear layer F -> D and a layer norm for continuous frames.
+
+    Args:
+        config: for `frame_dim` F and `d_model` D.
+    """
+
+    def __init__(self, config: EnClapConfig):
+        super().__init__()
+        self.projection = nn.Linear(config.frame_dim, config.d_model)
+        self.layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, audio_features: torch.FloatTensor) -> torch.FloatTensor:
+        """(B, T, F) -> (B, T, D)."""
+        width = self.projection.in_features
+        if audio_features.dim() != 3 or audio_features.shape[2] != width:
+            raise ValueError(
+                f"Got `audio_features` of shape {tuple(audio_features.shape)}; expected (B, T, F) with F = {width}. "
+                "Make them with this model's processor."
+            )
+        return self.layer_norm(self.projection(audio_features.to(self.projection.weight.dtype)))
+
+
 class EnClapEncoder(BartEncoder):
     """BART's encoder over the slots of a recording."""
 
@@ -36,11 +111,11 @@ class EnClapEncoder(BartEncoder):
     def __init__(self, config: EnClapConfig):
         super().__init__(config)
         self.embed_positions = SlotPositions(config.max_position_embeddings, config.d_model)
-        self.embed_encodec = nn.ModuleList(
-            nn.Embedding(config.code_table_rows, config.d_model, padding_idx=config.codec_mask_token_id)
-            for _ in range(config.num_codebooks)
-        )
-        self.clap_projection = nn.Linear(config.clap_dim, config.d_model)
+        if config.frame_kind == "codes":
+            self.embed_encodec = CodeEmbedding(config)
+        else:
+            self.embed_features = FeatureEmbedding(config)
+        self.clap_projection = nn.Linear(config.clap_dim, config.d_model) if config.clap_dim else None
         self.post_init()
 
     def forward(
@@ -49,56 +124,48 @@ class EnClapEncoder(BartEncoder):
         clap_embedding: torch.FloatTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
+        audio_features: torch.FloatTensor | None = None,
         **kwargs,
     ) -> BaseModelOutput:
         """Encode a batch of recordings.
 
         Args:
-            audio_codes: (B, T, K) EnCodec codes.
+            audio_codes: (B, T, K) codes of the frame encoder, for a captioner that reads codes.
             clap_embedding: (B, C) CLAP vector; None stands for a zero vector, of which the projection leaves its
                 learned bias in the slot.
             attention_mask: (B, T), 1 on a clip's own frames, which come first, and 0 on padding; None for no padding.
-            inputs_embeds: (B, T, D) embedded frames in place of `audio_codes`.
+            inputs_embeds: (B, T, D) embedded frames in place of the recordings'.
+            audio_features: (B, T, F) continuous frames, for a captioner that reads features.
         Returns:
             `BaseModelOutput` with `last_hidden_state` (B, T + 3, D).
         Raises:
-            ValueError: not exactly one of `audio_codes` and `inputs_embeds`, a wrong shape, or too many frames.
+            ValueError: not exactly one of codes or features and `inputs_embeds`, the kind of frames that this captioner
+                does not read, a wrong shape, or too many frames.
         """
-        if (audio_codes is None) == (inputs_embeds is None):
-            raise ValueError(
-                "Pass either `audio_codes` (B, T, K), as the processor returns them, or `inputs_embeds` (B, T, D)."
-            )
-        frames = self.embed_codes(audio_codes) if inputs_embeds is None else inputs_embeds
+        frames = self.embed_frames(audio_codes, audio_features, inputs_embeds)
         slots = self.build_slots(frames, clap_embedding, attention_mask)
         return super().forward(
             inputs_embeds=slots, attention_mask=build_slot_mask(attention_mask, frames.shape[1]), **kwargs
         )
 
-    def embed_codes(self, audio_codes: torch.LongTensor) -> torch.FloatTensor:
-        """Sum the embeddings of a frame's codes: (B, T, K) -> (B, T, D)."""
-        if audio_codes.dim() != 3 or audio_codes.shape[2] != self.config.num_codebooks:
+    def embed_frames(
+        self,
+        audio_codes: torch.LongTensor | None,
+        audio_features: torch.FloatTensor | None,
+        inputs_embeds: torch.FloatTensor | None,
+    ) -> torch.FloatTensor:
+        """Embed the one kind of frames that was passed: (B, T, D)."""
+        reads_codes = self.config.frame_kind == "codes"
+        own, other = (audio_codes, audio_features) if reads_codes else (audio_features, audio_codes)
+        if other is not None or (own is None) == (inputs_embeds is None):
+            wanted = "`audio_codes` (B, T, K)" if reads_codes else "`audio_features` (B, T, F)"
             raise ValueError(
-                f"Got `audio_codes` of shape {tuple(audio_codes.shape)}; expected (B, T, K) with K = "
-                f"{self.config.num_codebooks} codebooks. Make them with this model's processor."
+                f"Pass either {wanted}, as the processor returns them, or `inputs_embeds` (B, T, D); this captioner "
+                f"reads {self.config.frame_kind}."
             )
-        if joins_code_tables(audio_codes):
-            return self.embed_codes_at_once(audio_codes)
-        frames = self.embed_encodec[0](audio_codes[:, :, 0])
-        for k in range(1, self.config.num_codebooks):
-            frames += self.embed_encodec[k](audio_codes[:, :, k])
-        return frames
-
-    def embed_codes_at_once(self, audio_codes: torch.LongTensor) -> torch.FloatTensor:
-        """The same by one lookup in the joined tables: a large batch passes through memory once, not K times."""
-        rows, mask_id = self.config.code_table_rows, self.config.codec_mask_token_id
-        lowest, highest = audio_codes.aminmax()
-        if lowest < 0 or highest > mask_id:  # it would be read from another codebook's table
-            raise IndexError(f"Got codes from {lowest} to {highest}; expected 0 to {mask_id}, which marks hidden ones.")
-        tables = torch.cat([table.weight for table in self.embed_encodec])
-        ids = audio_codes + torch.arange(0, len(tables), rows, device=audio_codes.device)
-        ids = ids.masked_fill(audio_codes == mask_id, mask_id)  # all hidden codes share the zero row of the first table
-        frames = nn.functional.embedding_bag(ids.flatten(0, 1), tables, mode="sum", padding_idx=mask_id)
-        return frames.unflatten(0, audio_codes.shape[:2])
+        if own is None:
+            return inputs_embeds
+        return self.embed_encodec(own) if reads_codes else self.embed_features(own)
 
     def build_slots(
         self,
@@ -114,14 +181,7 @@ class EnClapEncoder(BartEncoder):
                 f"(`max_position_embeddings` {self.config.max_position_embeddings} less {NUM_EXTRA_SLOTS}). "
                 "Crop the codes, or let the processor or DataCollatorForEnClap do it."
             )
-        if clap_embedding is None:
-            clap_embedding = frames.new_zeros(batch_size, self.config.clap_dim)
-        elif clap_embedding.shape != (batch_size, self.config.clap_dim):
-            raise ValueError(
-                f"Got `clap_embedding` of shape {tuple(clap_embedding.shape)}; expected (B, C) = "
-                f"{(batch_size, self.config.clap_dim)}."
-            )
-        clap = self.clap_projection(clap_embedding.to(self.clap_projection.weight.dtype)).unsqueeze(1)
+        clap = self.embed_clap(clap_embedding, frames)
         # Not through `embed_tokens`, which would scale them where `scale_embedding` is set: only the decoder scales.
         bos, eos = self.embed_tokens.weight[[self.config.bos_token_id, self.config.eos_token_id]].to(frames.dtype)
         bos = bos.expand(batch_size, 1, width)
@@ -132,6 +192,21 @@ class EnClapEncoder(BartEncoder):
             eos_slot = attention_mask.sum(dim=1, keepdim=True) + 2
         is_eos = torch.arange(num_frames + NUM_EXTRA_SLOTS, device=frames.device) == eos_slot  # (B, T + 3)
         return torch.where(is_eos.unsqueeze(-1), eos, slots)
+
+    def embed_clap(self, clap_embedding: torch.FloatTensor | None, frames: torch.FloatTensor) -> torch.FloatTensor:
+        """What stands in the CLAP slot: (B, 1, D); zeros in a captioner that reads no CLAP vector."""
+        batch_size, expected = len(frames), (len(frames), self.config.clap_dim)
+        if self.clap_projection is None:
+            if clap_embedding is not None:
+                raise ValueError("Got `clap_embedding`, and this captioner reads none (`clap_dim` 0); leave it out.")
+            return frames.new_zeros(batch_size, 1, self.config.d_model)
+        if clap_embedding is None:
+            clap_embedding = frames.new_zeros(expected)
+        elif clap_embedding.shape != expected:
+            raise ValueError(
+                f"Got `clap_embedding` of shape {tuple(clap_embedding.shape)}; expected (B, C) = {expected}."
+            )
+        return self.clap_projection(clap_embedding.to(self.clap_projection.weight.dtype)).unsqueeze(1)
 
 
 def joins_code_tables(audio_codes: torch.LongTensor) -> bool:

@@ -3,7 +3,8 @@
     {"subfolder": "codec"}                                              inside the repository
     {"repo_id": ..., "revision": ..., "subfolder": ...}                 on the Hub, or in a folder of this machine
 
-A repository is data: nothing of such an entry reaches a loading function but these three names.
+A checkpoint of a training refers to encoders of its machine by a fingerprint. A repository is data: nothing of such an
+entry reaches a loading function but these names.
 """
 
 import os
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from huggingface_hub import snapshot_download
 
 # What an entry may say.
-FIELDS = ("repo_id", "revision", "subfolder")
+FIELDS = ("repo_id", "revision", "subfolder", "fingerprint")
 # Arguments of `from_pretrained` that say how to reach a repository, and so apply to the encoders' files too.
 ACCESS_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token")
 CONFIGURATION_FILES = ("*.json",)

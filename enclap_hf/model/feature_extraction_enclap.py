@@ -1,38 +1,38 @@
-"""From a recording to what the two frozen encoders read: a waveform for EnCodec, log-mel windows for CLAP.
+"""From a recording to what the two frozen encoders read: samples for the frame encoder, log-mel windows for CLAP.
 
 Everything is deterministic: the published system drew the windows of long clips at random and let one clip of a batch
 change another's; here a clip has one description, whatever stands beside it.
 """
 
-import functools
-
 import numpy as np
 import torch
 from torch import nn
 from transformers import BatchFeature, FeatureExtractionMixin
-from transformers.audio_utils import mel_filter_bank
 
-from .audio_arrays import scale_to_float32  # noqa: F401 (transformers 5.0 copies only what this file names itself)
-from .audio_decoding import LoadedAudio  # noqa: F401 (as above)
+from .audio_arrays import average_channels
+from .audio_decoding import BLOCK_SAMPLES  # noqa: F401 (transformers 5.0 copies only what this file names itself)
 from .audio_errors import AudioLoadError  # noqa: F401 (as above)
 from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
 from .audio_loading import as_audio_batch, load_audio
 from .audio_resampling import resample_audio
+from .frame_encoder import FrameEncoder, WaveformFrames, count_samples
+from .log_mel import LogMel
 
-# Extra audio resampled behind the last codec frame, so that the resampler's edge falls outside of what is kept.
+# Extra audio resampled behind the last frame, so that the resampler's edge falls outside of what is kept.
 RESAMPLING_MARGIN_S = 0.5
-# Mel frames whose spectra are held in memory at once (five minutes at 100 frames a second).
-MEL_BLOCK_FRAMES = 30_000
+# What a feature extractor prepares for as long as it belongs to no processor: EnCodec, 24 kHz.
+DEFAULT_SAMPLING_RATE, DEFAULT_HOP_LENGTH = 24_000, 320
 
 
 class EnClapFeatureExtractor(FeatureExtractionMixin):
-    """Turns recordings into EnCodec's waveforms and CLAP's log-mel windows.
+    """Turns recordings into the frame encoder's samples and CLAP's log-mel windows.
 
-    The defaults are those of the published captioners (LAION-CLAP with fusion, EnCodec 24 kHz).
+    The defaults are those of the published captioners (LAION-CLAP with fusion). How samples are prepared for the frame
+    encoder, that one alone knows: the processor that owns both hands it over.
 
     Args:
-        codec_sampling_rate: Hz that EnCodec reads.
-        codec_hop_length: samples of a codec frame; 24,000 / 320 = 75 frames a second.
+        codec_sampling_rate: Hz that the frame encoder reads, as it said when the processor was made; None until then.
+        codec_hop_length: samples of a frame, likewise; 24,000 / 320 = 75 frames a second.
         max_codec_frames: T, frames kept from the start of a clip; None keeps all.
         clap_sampling_rate: Hz that CLAP reads.
         clap_window_s: seconds of a CLAP window; shorter clips are repeated to fill it.
@@ -57,8 +57,8 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
 
     def __init__(
         self,
-        codec_sampling_rate: int = 24_000,
-        codec_hop_length: int = 320,
+        codec_sampling_rate: int | None = None,
+        codec_hop_length: int | float | None = None,
         max_codec_frames: int | None = 1021,
         clap_sampling_rate: int = 48_000,
         clap_window_s: float = 10.0,
@@ -91,20 +91,27 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
     def _check_fields(self) -> None:
         if self.long_clips not in ("fusion", "middle"):
             raise ValueError(f'Got `long_clips`={self.long_clips!r}; expected "fusion" or "middle".')
-        if self.mel_scale not in ("htk", "slaney"):
-            raise ValueError(f'Got `mel_scale`={self.mel_scale!r}; expected "htk" or "slaney".')
-        if not 0 <= self.frequency_min < self.frequency_max <= self.clap_sampling_rate / 2:
-            raise ValueError(
-                f"Got `frequency_min`={self.frequency_min} and `frequency_max`={self.frequency_max} Hz; expected 0 <= "
-                f"minimum < maximum <= {self.clap_sampling_rate / 2} Hz, half of `clap_sampling_rate`."
-            )
+        self.log_mel  # noqa: B018 (refuses what it cannot be)
         if self.max_codec_frames is not None and self.max_codec_frames < 1:
             raise ValueError(f"Got `max_codec_frames`={self.max_codec_frames}; expected at least 1, or None for all.")
 
     @property
     def sampling_rate(self) -> int:
         """Hz that a pipeline should record at so that nothing is lost: the higher of the encoders' rates."""
-        return max(self.codec_sampling_rate, self.clap_sampling_rate)
+        return max(self.codec_sampling_rate or DEFAULT_SAMPLING_RATE, self.clap_sampling_rate)
+
+    @property
+    def log_mel(self) -> LogMel:
+        """The spectrogram of CLAP's windows."""
+        return LogMel(
+            sampling_rate=self.clap_sampling_rate,
+            hop_length=self.hop_length,
+            n_fft=self.n_fft,
+            num_mel_bins=self.num_mel_bins,
+            frequency_min=self.frequency_min,
+            frequency_max=self.frequency_max,
+            mel_scale=self.mel_scale,
+        )
 
     @property
     def clap_window_length(self) -> int:
@@ -122,18 +129,23 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         sampling_rate: int | None = None,
         rng: np.random.Generator | None = None,
         device: str | torch.device = "cpu",
+        frame_encoder: FrameEncoder | None = None,
+        with_clap: bool = True,
         **kwargs,
     ) -> BatchFeature:
         """Prepare one recording or a list of them.
 
         Args:
-            audio: anything [`~enclap_hf.model.audio_loading.load_audio`] reads, or a list of such.
+            audio: anything [`~enclap_hf.load_audio`] reads, or a list of such.
             sampling_rate: Hz of arrays and tensors, which do not carry it.
             rng: draws where the windows of clips longer than CLAP's window start, to augment training; without it
                 they start in the middle of their thirds.
             device: where the log-mel windows are computed, and stay.
+            frame_encoder: what the samples are for; None prepares mono waveforms of this extractor's own rate.
+            with_clap: False leaves CLAP's windows out.
         Returns:
-            `input_values`: list of float32 waveforms (num_samples,) at the codec's rate;
+            `input_values`: list of float32 samples at the frame encoder's rate, (num_samples,) or for encoders of
+            several channels (channels, num_samples);
             `input_features`: float32 (B, windows, mel frames, mel bins), log-mel in dB;
             `is_longer`: bool (B, 1), True where the three extra windows hold parts of a longer clip.
         Raises:
@@ -143,33 +155,55 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         clips, _ = as_audio_batch(audio)
         if not clips:
             raise ValueError("Got an empty list of recordings; pass at least one.")
+        encoder = self.default_encoder if frame_encoder is None else frame_encoder
+        reads_mono = getattr(encoder, "num_channels", None) == 1
         waveforms, features, is_longer = [], [], []
         for clip in clips:
-            loaded = load_audio(clip, sampling_rate)
-            waveforms.append(self.prepare_codec_waveform(loaded.samples, loaded.sampling_rate))
-            clap_samples = resample_audio(loaded.samples, loaded.sampling_rate, self.clap_sampling_rate)
-            windows, longer = self.prepare_clap_windows(torch.from_numpy(clap_samples).to(device), rng)
-            features.append(windows)
-            is_longer.append([longer])
-        return BatchFeature(
-            {
-                "input_values": waveforms,
-                "input_features": torch.stack(features),
-                "is_longer": torch.tensor(is_longer),
-            }
+            loaded = load_audio(clip, sampling_rate, mono=reads_mono)
+            channels = loaded.samples[None] if reads_mono else loaded.samples  # (channels, num_samples)
+            waveforms.append(self.prepare_samples(channels, loaded.sampling_rate, encoder))
+            if with_clap:
+                mono = loaded.samples if reads_mono else average_channels(channels.T)
+                mono = resample_audio(mono, loaded.sampling_rate, self.clap_sampling_rate)
+                windows, longer = self.prepare_clap_windows(torch.from_numpy(mono).to(device), rng)
+                features.append(windows)
+                is_longer.append([longer])
+        prepared = {"input_values": waveforms}
+        if with_clap:
+            prepared.update(input_features=torch.stack(features), is_longer=torch.tensor(is_longer))
+        return BatchFeature(prepared)
+
+    @property
+    def default_encoder(self) -> FrameEncoder:
+        """Prepares mono waveforms of this extractor's rates; it encodes nothing."""
+        return WaveformFrames(
+            self.codec_sampling_rate or DEFAULT_SAMPLING_RATE, self.codec_hop_length or DEFAULT_HOP_LENGTH
         )
 
-    def prepare_codec_waveform(self, samples: np.ndarray, sampling_rate: int) -> torch.Tensor:
-        """Resample to the codec's rate, and keep the samples of the first `max_codec_frames` frames: (num_samples,).
+    def prepare_samples(self, channels: np.ndarray, sampling_rate: int, encoder: FrameEncoder) -> torch.Tensor:
+        """Cut a clip to the window, resample it to the encoder's rate, and let the encoder prepare it.
 
-        A codec frame depends on no later sample, so what is cut away does not change the frames that stay.
+        What is kept covers `max_codec_frames` frames, and behind them what changes these (`lookahead_s`).
+
+        Args:
+            channels: float32 (channels, num_samples).
+            sampling_rate: of these, Hz.
+            encoder: the frame encoder.
+        Returns:
+            what the encoder reads.
         """
-        if self.max_codec_frames is None:
-            return torch.from_numpy(resample_audio(samples, sampling_rate, self.codec_sampling_rate))
-        max_samples = self.max_codec_frames * self.codec_hop_length
-        head_s = max_samples / self.codec_sampling_rate + RESAMPLING_MARGIN_S
-        head = samples[: int(head_s * sampling_rate)]
-        return torch.from_numpy(resample_audio(head, sampling_rate, self.codec_sampling_rate)[:max_samples].copy())
+        max_samples = None
+        if self.max_codec_frames is not None:
+            lookahead = round(getattr(encoder, "lookahead_s", 0.0) * encoder.sampling_rate)
+            max_samples = count_samples(encoder, self.max_codec_frames) + lookahead
+            head_s = max_samples / encoder.sampling_rate + RESAMPLING_MARGIN_S
+            channels = channels[:, : max(1, int(head_s * sampling_rate))]
+        resampled = np.stack([resample_audio(channel, sampling_rate, encoder.sampling_rate) for channel in channels])
+        return encoder.prepare(resampled[:, :max_samples])
+
+    def round_samples(self, samples: torch.Tensor) -> torch.Tensor:
+        """Round samples to 16 bits and back where CLAP's training did."""
+        return torch.trunc(samples.clamp(-1, 1) * 32767) / 32767 if self.int16_round_trip else samples
 
     def prepare_clap_windows(
         self, samples: torch.Tensor, rng: np.random.Generator | None = None
@@ -178,15 +212,14 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
 
         "fusion" gives four windows: for a longer clip the whole clip shrunk and its three parts, else one four times.
         """
-        if self.int16_round_trip:
-            samples = torch.trunc(samples.clamp(-1, 1) * 32767) / 32767
+        samples = self.round_samples(samples)
         length, num_windows = self.clap_window_length, 4 if self.long_clips == "fusion" else 1
         if len(samples) > length and self.long_clips == "middle":
             start = (len(samples) - length + 1) // 2
             samples = samples[start : start + length]
         if len(samples) <= length:
             samples = fill_window(samples, length)
-        mel = self.compute_log_mel(samples)
+        mel = self.log_mel(samples)
         # A clip that is longer by less than one hop has as many mel frames as a window, and counts as one.
         if len(mel) == self.window_mel_frames:
             return mel.expand(num_windows, -1, -1).contiguous(), False
@@ -196,64 +229,6 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             mel[None, None], size=(self.window_mel_frames, self.num_mel_bins), mode="bilinear", align_corners=False
         )[0, 0]
         return torch.stack([shrunk, *(mel[start : start + self.window_mel_frames] for start in starts)]), True
-
-    def compute_log_mel(self, samples: torch.Tensor) -> torch.Tensor:
-        """Log-mel spectrogram in dB, without an upper or lower cut: (num_samples,) -> (mel frames, mel bins).
-
-        Long clips pass in blocks of frames, so that their complex spectra are never in memory as a whole.
-        """
-        filters = make_mel_filters(
-            self.n_fft // 2 + 1,
-            self.num_mel_bins,
-            self.frequency_min,
-            self.frequency_max,
-            self.clap_sampling_rate,
-            self.mel_scale,
-            samples.device,
-        )
-        window = make_hann_window(self.n_fft, samples.device)
-        half = self.n_fft // 2
-        padded = nn.functional.pad(samples[None], (half, half), mode="reflect")[0]
-        num_frames = len(samples) // self.hop_length + 1
-        blocks = []
-        for first in range(0, num_frames, MEL_BLOCK_FRAMES):
-            frames = min(MEL_BLOCK_FRAMES, num_frames - first)
-            start = first * self.hop_length
-            part = padded[start : start + (frames - 1) * self.hop_length + self.n_fft]
-            spectrum = torch.stft(part, self.n_fft, self.hop_length, window=window, center=False, return_complex=True)
-            power = spectrum.real**2 + spectrum.imag**2  # (n_fft // 2 + 1, frames)
-            with torch.autocast(samples.device.type, enabled=False):  # which would multiply in half precision
-                blocks.append(10 * torch.log10((power.T @ filters).clamp(min=1e-10)))
-        return torch.cat(blocks)
-
-
-@functools.lru_cache(maxsize=8)
-def make_mel_filters(
-    num_frequency_bins: int,
-    num_mel_bins: int,
-    frequency_min: float,
-    frequency_max: float,
-    sampling_rate: int,
-    mel_scale: str,
-    device: torch.device,
-) -> torch.Tensor:
-    """Triangular filters, float32 (frequency bins, mel bins); made once for each setting."""
-    filters = mel_filter_bank(
-        num_frequency_bins=num_frequency_bins,
-        num_mel_filters=num_mel_bins,
-        min_frequency=frequency_min,
-        max_frequency=frequency_max,
-        sampling_rate=sampling_rate,
-        norm="slaney" if mel_scale == "slaney" else None,
-        mel_scale=mel_scale,
-    )
-    return torch.from_numpy(filters.astype(np.float32)).to(device)
-
-
-@functools.lru_cache(maxsize=8)
-def make_hann_window(num_samples: int, device: torch.device) -> torch.Tensor:
-    """The periodic Hann window (num_samples,); made once for each size."""
-    return torch.hann_window(num_samples, periodic=True, device=device)
 
 
 def fill_window(samples: torch.Tensor, length: int) -> torch.Tensor:

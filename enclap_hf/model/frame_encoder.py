@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 
+# Held while a model is loaded, which changes the default device and number type of the whole process.
+LOADING = threading.RLock()
 # Clips encoded together.
 BATCH_SIZE = {"cpu": 16, "cuda": 64}
 
@@ -97,6 +100,9 @@ class FrameEncoder:
         self.device = torch.device(device)
         return self
 
+    def __deepcopy__(self, memo) -> "FrameEncoder":
+        return self  # frozen: copies share it
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that its frames depend on."""
@@ -150,9 +156,17 @@ class CodecFrames(FrameEncoder):
     @property
     def model(self) -> PreTrainedModel:
         """The codec, float32, in evaluation mode."""
-        if self._model is None:
-            self._model = load_frozen(self.model_class(), self._source).to(self.device)
+        with LOADING:
+            if self._model is None:
+                self._model = self.read_model(self._source).to(self.device)
         return self._model
+
+    def read_model(self, folder: str) -> PreTrainedModel:
+        """Load the codec of a folder."""
+        return load_frozen(self.model_class(), folder)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ if self._source is None else {**self.__dict__, "_model": None}  # it is read again
 
     def to(self, device: str | torch.device) -> "CodecFrames":
         super().to(device)

@@ -14,7 +14,9 @@ from transformers import EncoderDecoderCache, GenerationMixin
 from transformers.models.bart.modeling_bart import BartAttention
 
 # Arguments of `generate` that belong to the clip and not to a beam.
-PER_CLIP_ARGUMENTS = ("encoder_outputs", "attention_mask", "audio_codes", "clap_embedding", "inputs_embeds")
+PER_CLIP_ARGUMENTS = (
+    *("encoder_outputs", "attention_mask", "audio_codes", "audio_features", "clap_embedding", "inputs_embeds"),
+)
 SHARING_ATTENTIONS = ("sdpa", "eager")
 
 

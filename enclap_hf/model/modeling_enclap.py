@@ -1,16 +1,17 @@
-"""EnCLAP: a BART that reads a recording as EnCodec codes and one CLAP vector, and writes a caption.
+"""EnCLAP: a BART that reads a recording as codec frames and one CLAP vector, and writes a caption.
 
 What differs from BART:
 
-* the encoder's input, CLAP | <s> | frames | </s>, which is built from codes, CLAP vector and the mask of codec frames,
-  so that callers never count the extra 3 slots (`encoder_enclap.py`);
-* masked codec modelling: one linear head per codebook names the hidden codes (`losses_enclap.py`);
+* the encoder's input, CLAP | <s> | frames | </s>, which is built from the frames (codes, or continuous features), the
+  CLAP vector and the frames' mask, so that callers never count the extra 3 slots (`encoder_enclap.py`);
+* masked codec modelling: the model hides codes, and one linear head per codebook names them (`losses_enclap.py`);
 * the beams of a clip share its cross-attention (`generation_enclap.py`);
 * linear layers multiply with the faster of a CPU's two libraries (`onednn_linear.py`).
 
 Layers, decoder, cache and search are those of transformers.
 """
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -26,9 +27,9 @@ from transformers.models.bart.modeling_bart import (
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .encoder_enclap import EnClapEncoder, build_slot_mask
 from .generation_enclap import SharedAudioGenerationMixin, SharedCrossAttention, broadcast_slot_mask
-from .losses_enclap import masked_codec_loss, smoothed_caption_loss
+from .losses_enclap import IGNORED_TARGET, masked_codec_loss, smoothed_caption_loss
 from .onednn_linear import use_onednn
-from .repository import push_parts
+from .repository import add_remote_code, is_checkpoint_folder, push_parts
 
 # Decoding of the published system; a repository's own generation_config.json replaces it.
 PUBLISHED_DECODING = {
@@ -87,6 +88,7 @@ class EnClapModel(BartModel):
         inputs_embeds: torch.FloatTensor | None = None,
         decoder_inputs_embeds: torch.FloatTensor | None = None,
         return_dict: bool | None = None,
+        audio_features: torch.FloatTensor | None = None,
         **kwargs,
     ) -> Seq2SeqModelOutput | tuple:
         """Encode a batch of recordings and decode `decoder_input_ids` (B, S) over them.
@@ -97,7 +99,7 @@ class EnClapModel(BartModel):
             `Seq2SeqModelOutput` with `last_hidden_state` (B, S, D) and `encoder_last_hidden_state` (B, T + 3, D);
             a tuple with `return_dict=False`.
         Raises:
-            ValueError: no decoder input, or what the encoder raises.
+            ValueError: no decoder input, one of other rows than the recordings, or what the encoder raises.
         """
         if decoder_input_ids is None and decoder_inputs_embeds is None:
             raise ValueError(
@@ -105,10 +107,12 @@ class EnClapModel(BartModel):
                 "`EnClapForConditionalGeneration` with `labels` or its `generate()`."
             )
         if encoder_outputs is None:
-            encoder_outputs = self.encode(audio_codes, clap_embedding, attention_mask, inputs_embeds, **kwargs)
+            audio = (audio_codes, clap_embedding, attention_mask, inputs_embeds, audio_features)
+            encoder_outputs = self.encode(*audio, **kwargs)
         states = encoder_outputs[0]
         slot_mask = build_slot_mask(attention_mask, states.shape[1] - NUM_EXTRA_SLOTS)
         num_rows = len(decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds)
+        check_decoder_rows(num_rows, len(states))
         if slot_mask is not None and num_rows != len(states):
             slot_mask = broadcast_slot_mask(slot_mask, states)
         outputs = super().forward(
@@ -121,7 +125,9 @@ class EnClapModel(BartModel):
         )
         return outputs if wants_dict(self.config, return_dict) else outputs.to_tuple()
 
-    def encode(self, audio_codes, clap_embedding, attention_mask, inputs_embeds, **kwargs) -> BaseModelOutput:
+    def encode(
+        self, audio_codes, clap_embedding, attention_mask, inputs_embeds, audio_features=None, **kwargs
+    ) -> BaseModelOutput:
         """Run the encoder alone, with those of `kwargs` that concern it."""
         wanted = {name: value for name, value in kwargs.items() if name.startswith("output_")}
         return self.encoder(
@@ -129,6 +135,7 @@ class EnClapModel(BartModel):
             clap_embedding=clap_embedding,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
+            audio_features=audio_features,
             return_dict=True,
             **wanted,
         )
@@ -154,7 +161,8 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         self.register_buffer("final_logits_bias", torch.zeros((1, config.vocab_size)))
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.mcm_heads = nn.ModuleList(
-            nn.Linear(config.d_model, config.codec_vocab_size) for _ in range(config.num_codebooks)
+            nn.Linear(config.d_model, config.codec_vocab_size)
+            for _ in range(config.num_codebooks)  # none for features
         )
         use_onednn(self)
         self.post_init()
@@ -177,17 +185,19 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         use_cache: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
+        audio_features: torch.FloatTensor | None = None,
+        use_mcm: bool | None = None,
         **kwargs,
     ) -> EnClapSeq2SeqLMOutput | tuple:
         """Compute logits and losses for a batch of recordings.
 
         Args:
-            audio_codes: (B, T, K) EnCodec codes, `codec_vocab_size` where hidden or padded.
+            audio_codes: (B, T, K) codes, `codec_vocab_size` where hidden or padded.
             clap_embedding: (B, C) CLAP vector, or None.
             attention_mask: (B, T), 1 on a clip's own frames, 0 on padding.
             labels: (B, S) caption ids, -100 on padding.
-            mcm_targets: (B, T, K) the hidden codes, -100 everywhere else. Without labels and decoder input, only the
-                encoder runs and `logits` is None.
+            mcm_targets: (B, T, K) the codes to hide and to name, -100 everywhere else; the model hides them itself.
+                Without labels and decoder input, only the encoder runs and `logits` is None.
             decoder_input_ids: (B, S); made from `labels` when left out.
             encoder_outputs: what the encoder returned before; it is not run again.
             inputs_embeds: (B, T, D) embedded frames in place of `audio_codes`.
@@ -196,20 +206,29 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
             num_items_in_batch: over how many label tokens the caption loss is averaged, when this batch is a part of
                 a larger one; or (1 + K,), followed by the number of hidden codes of each codebook.
             return_dict: False returns a tuple.
+            audio_features: (B, T, F) continuous frames in place of `audio_codes`, where the captioner reads those.
+            use_mcm: hide the codes of `mcm_targets` and compute that loss; None does so in training alone, and an
+                evaluation then reads all codes.
             kwargs: the other arguments of `BartModel.forward`.
         Returns:
             [`EnClapSeq2SeqLMOutput`], `logits` (B, S, V).
         Raises:
-            ValueError: no target and no decoder input, or what the encoder raises.
+            ValueError: no target and no decoder input, targets of other rows or frames than the recordings, or what the
+                encoder raises.
         Source: EnCLAP, arXiv 2401.17690, section 2.
         """
         if labels is not None:
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-        audio = (audio_codes, clap_embedding, attention_mask, inputs_embeds)
+        if not (self.training if use_mcm is None else use_mcm):
+            mcm_targets = None
+        elif mcm_targets is not None and audio_codes is not None:
+            audio_codes = hide_codes(audio_codes, mcm_targets, self.config.codec_mask_token_id)
         if encoder_outputs is None:
+            audio = (audio_codes, clap_embedding, attention_mask, inputs_embeds, audio_features)
             encoder_outputs = self.model.encode(*audio, **kwargs)
+        check_targets(encoder_outputs[0], labels, mcm_targets, self.config.num_codebooks)
         if decoder_input_ids is None and decoder_inputs_embeds is None and mcm_targets is not None:
             logits, outputs = None, encoder_only_output(encoder_outputs)
         else:
@@ -240,6 +259,18 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         )
         return result if wants_dict(self.config, return_dict) else result.to_tuple()
 
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
+        """Write the model as every transformers model, and the code that loads it without the package.
+
+        A Trainer's checkpoints, folders called `checkpoint-*`, hold no code.
+        """
+        super().save_pretrained(save_directory, **kwargs)
+        if not is_checkpoint_folder(save_directory):
+            add_remote_code(str(save_directory), self.config._name_or_path or None)
+        if push_to_hub:
+            name = kwargs.get("repo_id") or os.path.basename(os.path.normpath(save_directory))
+            self.push_to_hub(name, token=kwargs.get("token"), private=kwargs.get("private"))
+
     def push_to_hub(self, repo_id: str, processor=None, **kwargs) -> str:
         """Upload the model with the code to load it; together with a processor, as a complete repository.
 
@@ -262,8 +293,8 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
     def generate(self, inputs: torch.LongTensor | None = None, **kwargs):
         """Write captions: `GenerationMixin.generate` with `audio_codes`, `clap_embedding` and `attention_mask`.
 
-        Pass `attention_mask` with every padded batch. `inputs_embeds`, in place of `audio_codes`, and `encoder_outputs`
-        are accepted too and are left as they were.
+        Pass `attention_mask` with every padded batch. `audio_features` or `inputs_embeds`, in place of `audio_codes`,
+        and `encoder_outputs` are accepted too and are left as they were.
         """
         kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
         limits = [kwargs.get(name) for name in ("generation_config", "max_length", "max_new_tokens")]
@@ -271,9 +302,9 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
             kwargs["max_length"] = self.generation_config.max_length  # transformers 5.0 adds the prompt to a default
         encoder_outputs = kwargs.get("encoder_outputs")
         if encoder_outputs is None and inputs is None and kwargs.get("audio_codes") is None:
-            frames = kwargs.pop("inputs_embeds", None)
+            frames, features = kwargs.pop("inputs_embeds", None), kwargs.pop("audio_features", None)
             encoder_outputs = self.model.encode(
-                None, kwargs.get("clap_embedding"), kwargs.get("attention_mask"), frames
+                None, kwargs.get("clap_embedding"), kwargs.get("attention_mask"), frames, features
             )
         if encoder_outputs is not None:
             # Where beams share nothing, transformers repeats the outputs in place, so it gets a shell of its own.
@@ -281,6 +312,41 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
             kwargs.pop("audio_codes", None)
             inputs = None
         return super().generate(inputs, **kwargs)
+
+
+def hide_codes(audio_codes: torch.LongTensor, mcm_targets: torch.LongTensor, mask_id: int) -> torch.LongTensor:
+    """The codes with the mask id where there are targets; both (B, T, K)."""
+    if audio_codes.shape != mcm_targets.shape:
+        raise ValueError(
+            f"Got `mcm_targets` of shape {tuple(mcm_targets.shape)} for `audio_codes` of shape "
+            f"{tuple(audio_codes.shape)}; expected the same (B, T, K)."
+        )
+    return audio_codes.masked_fill(mcm_targets != IGNORED_TARGET, mask_id)
+
+
+def check_targets(
+    states: torch.Tensor, labels: torch.Tensor | None, mcm_targets: torch.Tensor | None, num_codebooks: int
+) -> None:
+    """Refuse targets that are not of these recordings, whose states are (B, T + 3, D)."""
+    num_clips, num_frames = len(states), states.shape[1] - NUM_EXTRA_SLOTS
+    if labels is not None and len(labels) != num_clips:
+        raise ValueError(
+            f"Got `labels` of {len(labels)} rows for {num_clips} recordings; expected one caption a recording."
+        )
+    expected = (num_clips, num_frames, num_codebooks)
+    if mcm_targets is not None and tuple(mcm_targets.shape) != expected:
+        raise ValueError(
+            f"Got `mcm_targets` of shape {tuple(mcm_targets.shape)}; expected (B, T, K) = {expected}, as the recordings."
+        )
+
+
+def check_decoder_rows(num_rows: int, num_clips: int) -> None:
+    """Refuse a decoder input that is not of these recordings: one row each, or the beams of each behind one another."""
+    if num_rows % num_clips:
+        raise ValueError(
+            f"Got a decoder input of {num_rows} rows for {num_clips} recordings; expected one row, or the same number "
+            "of beams, for each."
+        )
 
 
 def encoder_only_output(encoder_outputs: BaseModelOutput) -> Seq2SeqModelOutput:

@@ -64,6 +64,7 @@ class AudioCaptioningPipeline(Pipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.processor.check_captioner(self.model.config)
         self.processor.to(self.device)
 
     def _sanitize_parameters(self, sampling_rate=None, errors=None, generate_kwargs=None, **kwargs):
@@ -102,7 +103,7 @@ class AudioCaptioningPipeline(Pipeline):
     def preprocess(self, inputs, sampling_rate: int | None = None, errors: str = "raise") -> dict:
         """Load one recording and prepare it for the two encoders."""
         try:
-            return {"clip": [dict(self.processor.feature_extractor([inputs], sampling_rate=sampling_rate))]}
+            return {"clip": [dict(self.processor.prepare([inputs], sampling_rate=sampling_rate))]}
         except AudioLoadError as error:
             if errors == "raise":
                 raise
@@ -117,13 +118,7 @@ class AudioCaptioningPipeline(Pipeline):
         if not readable:
             nothing = torch.full((len(clips), 1, 1), self.model.config.pad_token_id)
             return {"sequences": nothing, "scores": torch.zeros(len(clips), 1), "error": errors}
-        batch = self.processor.encode_prepared(
-            {
-                "input_values": [clips[i]["input_values"][0] for i in readable],
-                "input_features": torch.cat([clips[i]["input_features"] for i in readable]),
-                "is_longer": torch.cat([clips[i]["is_longer"] for i in readable]),
-            }
-        ).to(self.device)
+        batch = self.processor.encode_prepared(join_prepared([clips[i] for i in readable])).to(self.device)
         out = self.model.generate(**batch, **generate_kwargs, output_scores=True, return_dict_in_generate=True)
         captions_per_clip = len(out.sequences) // len(readable)
         sequences = out.sequences.new_full(
@@ -161,6 +156,15 @@ class AudioCaptioningPipeline(Pipeline):
     def push_to_hub(self, repo_id: str, **kwargs) -> str:
         """Upload what [`save_pretrained`] writes, see [`EnClapForConditionalGeneration.push_to_hub`]."""
         return self.model.push_to_hub(repo_id, processor=self.processor, **kwargs)
+
+
+def join_prepared(clips: list[dict]) -> dict:
+    """What the processor prepared of each clip, as it prepares several."""
+    joined = {"input_values": [clip["input_values"][0] for clip in clips]}
+    for name in ("input_features", "is_longer"):
+        if name in clips[0]:
+            joined[name] = torch.cat([clip[name] for clip in clips])
+    return joined
 
 
 def register_audio_captioning(default_model: str) -> None:

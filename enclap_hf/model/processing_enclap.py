@@ -1,30 +1,58 @@
 """The processor: recordings and captions in, model inputs out; token ids in, readable captions out.
 
-It owns the two frozen encoders (`audio_encoders.py`). A saved processor either holds them, in `codec/` and `clap/`, or
-holds references to where they are; both kinds load the same way, and the encoders only with the first recording.
+It owns the two frozen encoders (`frozen_encoders.py`): the frame encoder, of any family listed here, and the CLAP
+tower. A saved processor holds them, in `codec/` and `clap/`, or refers to repositories on the Hub; a checkpoint of a
+training refers to wherever they are.
 """
 
+import json
+import logging
 import os
 
+import numpy as np
 import torch
-from transformers import BatchFeature, ClapAudioModelWithProjection, EncodecModel, ProcessorMixin
+from transformers import BatchFeature, ClapAudioModelWithProjection, PreTrainedModel, ProcessorMixin
 
 from .audio_arrays import scale_to_float32  # noqa: F401 (transformers 5.0 copies only what this file names itself)
 from .audio_decoding import LoadedAudio  # noqa: F401 (as above)
-from .audio_encoders import AudioEncoders, pad_codes
 from .audio_errors import AudioLoadError  # noqa: F401 (as above)
 from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
 from .audio_loading import load_audio  # noqa: F401 (as above)
 from .audio_resampling import resample_audio  # noqa: F401 (as above)
+from .clap_encoder import ClapEncoder
+from .clap_frames import ClapFrames
 from .codec_encoder import CodecEncoder  # noqa: F401 (as above)
+from .configuration_enclap import EnClapConfig
+from .dac_frames import DacFrames
+from .encodec_frames import EncodecFrames, EncodecLatents
+from .encoder_sources import ACCESS_ARGUMENTS
 from .feature_extraction_enclap import EnClapFeatureExtractor
+from .fit_checks import check_captioner, check_clap_encoder, check_frame_encoder
+from .frame_encoder import FrameEncoder, freeze, pad_frames
+from .frozen_encoders import PLACES_FILE, FrozenEncoders
+from .log_mel import LogMel  # noqa: F401 (as above)
+from .log_mel_frames import LogMelFrames
 from .losses_enclap import IGNORED_TARGET
+from .mimi_frames import MimiFrames
 from .onednn_linear import OneDnnLinear  # noqa: F401 (as above)
-from .repository import push_parts
+from .repository import add_remote_code, is_checkpoint_folder, push_parts
+from .xcodec_frames import XcodecFrames
 
-ENCODER_NAMES = ("codec", "clap")
-# Arguments of `from_pretrained` that say how to reach a repository, and so apply to the encoders' files too.
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+logger = logging.getLogger(__name__)
+
+# Families of frame encoders by their names in processor_config.json; `register_frame_encoder` adds to them.
+FRAME_ENCODERS: dict[str, type] = {
+    "encodec": EncodecFrames,
+    "encodec_latents": EncodecLatents,
+    "dac": DacFrames,
+    "mimi": MimiFrames,
+    "xcodec": XcodecFrames,
+    "log_mel": LogMelFrames,
+    "clap_frames": ClapFrames,
+}
+SEQUENCE_VECTORS = ("clap", "none")
+# Codebooks of the published captioners, where nothing else is said.
+PUBLISHED_CODEBOOKS = 16
 # The clean-up that transformers applied to BART's text before version 5, in its order.
 PUNCTUATION_CLEAN_UP = (
     *((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'")),
@@ -33,15 +61,20 @@ PUNCTUATION_CLEAN_UP = (
 
 
 class EnClapProcessor(ProcessorMixin):
-    """Wraps a feature extractor, a tokenizer, EnCodec and the CLAP audio tower.
+    """Wraps a feature extractor, a tokenizer, a frame encoder and the CLAP audio tower.
 
     Args:
         feature_extractor: [`EnClapFeatureExtractor`].
         tokenizer: the caption tokenizer.
-        codec_source: where EnCodec is: `{"subfolder": "codec"}` in the processor's own repository, or
+        codec_source: where the frame encoder is: `{"subfolder": "codec"}` in the processor's own repository, or
             `{"repo_id": ..., "revision": ..., "subfolder": ...}` elsewhere.
         clap_source: the same for the CLAP audio tower.
-        num_codebooks: K, codebooks kept of EnCodec's.
+        num_codebooks: K, codebooks kept of the codec's; None keeps 16, or all where it has fewer.
+        frame_encoder_type: family of the frame encoder; None is told by the `model_type` of its configuration.
+        sequence_vector: "clap", or "none" for captioners that read no CLAP vector.
+
+    Raises:
+        ValueError: an unknown sequence vector.
 
     Example:
         >>> from enclap_hf import DEFAULT_MODEL, EnClapProcessor
@@ -55,94 +88,171 @@ class EnClapProcessor(ProcessorMixin):
         tokenizer,
         codec_source: dict | None = None,
         clap_source: dict | None = None,
-        num_codebooks: int = 16,
+        num_codebooks: int | None = None,
+        frame_encoder_type: str | None = None,
+        sequence_vector: str = "clap",
         **kwargs,
     ):
+        if sequence_vector not in SEQUENCE_VECTORS:
+            raise ValueError(f"Got `sequence_vector`={sequence_vector!r}; expected {' or '.join(SEQUENCE_VECTORS)}.")
         self.codec_source = codec_source or {"subfolder": "codec"}
         self.clap_source = clap_source or {"subfolder": "clap"}
         self.num_codebooks = num_codebooks
+        self.frame_encoder_type = frame_encoder_type
+        self.sequence_vector = sequence_vector
         self._location = {}  # where this processor was loaded from; empty when it was built in memory
         self._encoders = None
         super().__init__(feature_extractor, tokenizer, **kwargs)
+
+    # Making one
 
     @classmethod
     def from_encoders(
         cls,
         feature_extractor: EnClapFeatureExtractor,
         tokenizer,
-        codec: EncodecModel,
-        clap: ClapAudioModelWithProjection,
-        num_codebooks: int = 16,
+        codec: PreTrainedModel | FrameEncoder,
+        clap: ClapAudioModelWithProjection | None,
+        num_codebooks: int | None = None,
     ) -> "EnClapProcessor":
-        """Build a processor from loaded encoders; it is saved with them inside."""
-        processor = cls(feature_extractor, tokenizer, num_codebooks=num_codebooks)
-        codec, clap = (model.float().eval().requires_grad_(False) for model in (codec, clap))
-        processor._encoders = AudioEncoders(codec, clap)
+        """Build a processor from loaded encoders; it is saved with them inside.
+
+        Args:
+            feature_extractor, tokenizer, num_codebooks: as in the class.
+            codec: a codec of transformers of a known family, or any frame encoder.
+            clap: None for a captioner that reads no CLAP vector.
+        Raises:
+            ValueError: a codec of no known family, or parts that do not fit.
+        """
+        if isinstance(codec, PreTrainedModel):
+            codec = find_family(codec.config.model_type)(freeze(codec))
+        name = next((name for name, family in FRAME_ENCODERS.items() if family is type(codec)), None)
+        if name is None:
+            raise ValueError(
+                f"Got a {type(codec).__name__}, which is no known frame encoder; register its class with "
+                "`enclap_hf.register_frame_encoder(NAME, CLASS)`."
+            )
+        processor = cls(
+            feature_extractor,
+            tokenizer,
+            num_codebooks=num_codebooks,
+            frame_encoder_type=name,
+            sequence_vector="none" if clap is None else "clap",
+        )
+        tower = None if clap is None else ClapEncoder(freeze(clap))
+        processor._encoders = processor._make_encoders(frame_encoder=codec, clap_encoder=tower)
+        if hasattr(codec, "bind"):
+            codec.bind(processor)
+        processor.check_parts()
         return processor
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "EnClapProcessor":
-        """Load from a directory or the Hub, as every transformers processor; the encoders follow on first use."""
-        location = {name: kwargs[name] for name in HUB_ARGUMENTS if kwargs.get(name) is not None}
+        """Load from a directory or the Hub, as every transformers processor; the encoders' weights follow on first use.
+
+        Raises:
+            ValueError: feature extractor, frame encoder and CLAP tower do not fit each other.
+            OSError: it cannot be read.
+        """
+        names = (*ACCESS_ARGUMENTS, "revision")
+        location = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         name = str(pretrained_model_name_or_path)
         processor._location = {"repo_id": os.path.abspath(name) if os.path.isdir(name) else name, **location}
+        try:
+            processor.check_parts()
+        except OSError as error:  # encoders that are not there are missed when they are needed
+            logger.info("The encoders of %s are not checked: %s", name, error)
         return processor
 
+    def _make_encoders(self, **loaded) -> FrozenEncoders:
+        return FrozenEncoders(
+            {"codec": self.codec_source, "clap": self.clap_source},
+            self._location,
+            find_family,
+            self.frame_encoder_type,
+            self.sequence_vector == "clap",
+            **loaded,
+        )
+
+    def use_encoder(self, part: str, source: dict, **fields) -> None:
+        """Read another encoder in the place of this processor's.
+
+        Args:
+            part: "codec" or "clap".
+            source: where it is, as `codec_source`.
+            fields: of this class, to set with it: `frame_encoder_type`, `sequence_vector`, `num_codebooks`.
+        """
+        other = "clap" if part == "codec" else "codec"
+        if self._location and "repo_id" not in getattr(self, f"{other}_source"):
+            setattr(self, f"{other}_source", self.encoders.resolve_source(other))
+        setattr(self, f"{part}_source", source)
+        for name, value in fields.items():
+            setattr(self, name, value)
+        if part == "codec":
+            self.feature_extractor.codec_sampling_rate = self.feature_extractor.codec_hop_length = None
+        device, self._encoders = self.encoders.device, None
+        self.encoders.to(device)
+
+    # The encoders
+
     @property
-    def encoders(self) -> AudioEncoders:
-        """The two frozen encoders; each is loaded when it is first used."""
+    def encoders(self) -> FrozenEncoders:
+        """Both frozen encoders."""
         if self._encoders is None:
-            self._encoders = AudioEncoders(**{name: self._loading_arguments(name) for name in ENCODER_NAMES})
+            self._encoders = self._make_encoders()
         return self._encoders
 
     @property
-    def codec(self) -> EncodecModel:
-        """EnCodec, frozen, float32."""
-        return self.encoders.codec
+    def frame_encoder(self) -> FrameEncoder:
+        """What turns recordings into frames; its weights are loaded when it first encodes."""
+        encoder = self.encoders.load_frame_encoder(self)
+        if encoder.kind == "codes" and self.num_codebooks is None:
+            self.num_codebooks = min(PUBLISHED_CODEBOOKS, encoder.num_codebooks)
+        return encoder
 
     @property
-    def clap(self) -> ClapAudioModelWithProjection:
-        """The CLAP audio tower, frozen, float32."""
-        return self.encoders.clap
+    def clap_encoder(self) -> ClapEncoder | None:
+        """The CLAP tower; None for a captioner that reads no CLAP vector."""
+        return self.encoders.load_clap_encoder()
+
+    @property
+    def codec(self) -> PreTrainedModel:
+        """The frame encoder's stock codec, frozen, float32."""
+        return self.frame_encoder.model
+
+    @property
+    def clap(self) -> ClapAudioModelWithProjection | None:
+        """The stock CLAP audio tower, frozen, float32."""
+        return None if self.clap_encoder is None else self.clap_encoder.model
 
     def to(self, device: str | torch.device) -> "EnClapProcessor":
-        """Run the two encoders on `device`."""
+        """Run the encoders on `device`."""
         self.encoders.to(device)
         return self
 
-    def _resolved_source(self, name: str) -> dict:
-        """Where an encoder is, as seen from outside of this processor's own repository."""
-        source = getattr(self, f"{name}_source")
-        if "repo_id" in source:
-            return dict(source)
-        if not self._location:
-            raise ValueError(
-                f"This processor was built in memory and has no `{name}`; build it with "
-                "`EnClapProcessor.from_encoders(...)` or load it with `EnClapProcessor.from_pretrained(...)`."
-            )
-        own = {key: self._location[key] for key in ("repo_id", "revision") if key in self._location}
-        return {**own, **source}
+    def check_parts(self) -> None:
+        """Refuse a feature extractor, a frame encoder and a CLAP tower that do not fit each other.
 
-    def _source_seen_from(self, folder: str | os.PathLike, name: str) -> dict:
-        """Where an encoder is, as a processor in `folder` says it, so that a folder that holds it can be moved."""
-        source = self._resolved_source(name)
-        place = source["repo_id"]
-        if os.path.isabs(place) and os.path.realpath(place) == os.path.realpath(folder):
-            return {"subfolder": source["subfolder"]} if "subfolder" in source else source
-        return source
+        Raises:
+            ValueError: what does not fit.
+            OSError: an encoder is not there.
+        """
+        check_frame_encoder(self.feature_extractor, self.frame_encoder, self.num_codebooks)
+        if self.clap_encoder is not None:
+            check_clap_encoder(self.feature_extractor, self.clap_encoder)
 
-    def _loading_arguments(self, name: str) -> dict:
-        """Keyword arguments of the encoder's `from_pretrained`."""
-        arguments = self._resolved_source(name)
-        arguments["pretrained_model_name_or_path"] = repo_id = arguments.pop("repo_id")
-        if os.path.isabs(repo_id) and not os.path.isdir(os.path.join(repo_id, arguments.get("subfolder", ""))):
-            raise FileNotFoundError(
-                f"The processor refers to its {name} in {os.path.join(repo_id, arguments.get('subfolder', ''))}, which "
-                "does not exist. Put it back, or load a processor that was saved with `include_encoders=True`."
-            )
-        access = {key: value for key, value in self._location.items() if key not in ("repo_id", "revision")}
-        return {**access, **{key: value for key, value in arguments.items() if value is not None}}
+    def check_captioner(self, config: EnClapConfig) -> None:
+        """Refuse a captioner that was not trained on what this processor gives, see `fit_checks.py`."""
+        check_captioner(config, self)
+
+    @property
+    def window_s(self) -> float | None:
+        """Seconds of a recording that its frames cover; None where all of it is kept."""
+        kept = self.feature_extractor.max_codec_frames
+        return None if kept is None else kept / self.frame_encoder.frame_rate
+
+    # Recordings and captions
 
     def __call__(
         self,
@@ -160,52 +270,110 @@ class EnClapProcessor(ProcessorMixin):
             sampling_rate: Hz of arrays and tensors.
             text: one caption or a list, which become `labels`.
             rng: numpy generator that draws CLAP's windows of long clips, to augment training.
-            kwargs: `return_tensors` may be "pt"; `truncation` and `max_length` reach the tokenizer.
+            kwargs: those of every processor: `return_tensors` ("pt"), `padding` (batches are padded to their longest
+                whatever it says), `truncation`, `max_length`, `audio_kwargs`, `text_kwargs`, `common_kwargs`.
         Returns:
             `BatchFeature` with what `model.forward` and `generate` take: `audio_codes` (B, T, K) int64, padded with
-            the mask id; `clap_embedding` (B, C) float32; `attention_mask` (B, T); and `labels` (B, S), -100 on padding.
+            the mask id, or `audio_features` (B, T, F) float32; `clap_embedding` (B, C) float32, unless the captioner
+            reads none; `attention_mask` (B, T); and `labels` (B, S), -100 on padding.
         Raises:
             ValueError: neither audio nor text, or not one caption per recording.
+            TypeError: an argument that no processor takes.
             AudioLoadError: a recording that cannot be read; the message names it.
         """
         if audio is None and text is None:
             raise ValueError("Got neither `audio` nor `text`; pass recordings, captions, or both.")
-        if kwargs.pop("return_tensors", "pt") != "pt":
-            raise ValueError('The processor returns torch tensors; leave `return_tensors` out or pass "pt".')
+        of_audio, of_text = sort_arguments(kwargs)
+        sampling_rate = of_audio.get("sampling_rate", sampling_rate)
         inputs = {}
         if audio is not None:
-            device = self.encoders.device
-            prepared = self.feature_extractor(audio, sampling_rate=sampling_rate, rng=rng, device=device)
-            inputs.update(self.encode_prepared(prepared))
+            inputs.update(self.encode_prepared(self.prepare(audio, sampling_rate, rng=rng)))
         if text is not None:
-            inputs["labels"] = self.encode_captions(text, **kwargs)
-            if audio is not None and len(inputs["labels"]) != len(inputs["audio_codes"]):
+            inputs["labels"] = self.encode_captions(text, **of_text)
+            if audio is not None and len(inputs["labels"]) != len(inputs["attention_mask"]):
                 raise ValueError(
-                    f"Got {len(inputs['labels'])} captions for {len(inputs['audio_codes'])} recordings; pass one "
+                    f"Got {len(inputs['labels'])} captions for {len(inputs['attention_mask'])} recordings; pass one "
                     "caption per recording."
                 )
         return BatchFeature(inputs)
 
+    def prepare(self, audio, sampling_rate: int | None = None, rng=None) -> BatchFeature:
+        """Read recordings and prepare them for the encoders, without running these.
+
+        Args:
+            audio, sampling_rate, rng: as in [`__call__`].
+        Returns:
+            what [`encode_prepared`] takes, see [`EnClapFeatureExtractor.__call__`].
+        Raises:
+            AudioLoadError: a recording that cannot be read; the message names it.
+        """
+        return self.feature_extractor(
+            audio,
+            sampling_rate=sampling_rate,
+            rng=rng,
+            device=self.encoders.device,
+            frame_encoder=self.frame_encoder,
+            with_clap=self.sequence_vector == "clap",
+        )
+
     def encode_prepared(self, prepared: dict) -> BatchFeature:
-        """Run both frozen encoders on what the feature extractor returned.
+        """Run the frozen encoders on what [`prepare`] returned.
 
         Returns:
-            `BatchFeature` of `audio_codes`, `attention_mask` and `clap_embedding`, see [`__call__`].
+            `BatchFeature` of `audio_codes` or `audio_features`, `attention_mask` and `clap_embedding`, see
+            [`__call__`].
         """
-        codes = self.encoders.encode_codes(prepared["input_values"], self.num_codebooks)
-        embeddings = self.encoders.embed_features(prepared["input_features"], prepared["is_longer"])
-        padded = pad_codes(codes, self.codec.config.codebook_size)
-        return BatchFeature({**padded, "clap_embedding": embeddings})
+        is_codes = self.frame_encoder.kind == "codes"
+        batch = pad_frames(
+            self.encode_frames(prepared["input_values"]), self.frame_encoder.codebook_size if is_codes else None
+        )
+        if self.clap_encoder is not None:
+            batch["clap_embedding"] = self.clap_encoder.embed(prepared["input_features"], prepared["is_longer"])
+        return BatchFeature(batch)
+
+    def encode_frames(self, samples: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Frames of each prepared clip, no more than the window holds: int64 (T, K) or float32 (T, F)."""
+        encoder, kept = self.frame_encoder, self.feature_extractor.max_codec_frames
+        if encoder.kind != "codes":
+            return [torch.as_tensor(frames, dtype=torch.float32)[:kept] for frames in encoder.encode(samples)]
+        if self.num_codebooks != encoder.num_codebooks and hasattr(encoder, "limit_codebooks"):
+            encoder.limit_codebooks(self.num_codebooks)
+        return [torch.as_tensor(codes).long()[:kept, : self.num_codebooks] for codes in encoder.encode(samples)]
+
+    def encode_recordings(self, recordings: list, sampling_rate: int | None = None) -> list[dict[str, torch.Tensor]]:
+        """Encode recordings into clips without padding, as a data collator takes them.
+
+        Args:
+            recordings: a list, see [`__call__`].
+            sampling_rate: Hz of arrays and tensors.
+        Returns:
+            for each, `audio_codes` (T, K) or `audio_features` (T, F), and `clap_embedding` (C,).
+        """
+        batch = self.encode_prepared(self.prepare(recordings, sampling_rate))
+        lengths = batch.pop("attention_mask").sum(1).tolist()
+        name = "audio_codes" if self.frame_encoder.kind == "codes" else "audio_features"
+        clips = [{name: frames[:length]} for frames, length in zip(batch[name], lengths, strict=True)]
+        for clip, embedding in zip(clips, batch.get("clap_embedding", []), strict=False):
+            clip["clap_embedding"] = embedding
+        return clips
 
     def encode_captions(self, text: str | list[str], **kwargs) -> torch.Tensor:
         """Tokenize captions into `labels`: <s> tokens </s>, -100 on padding; (B, S)."""
         captions = [text] if isinstance(text, str) else list(text)
-        tokens = self.tokenizer(captions, padding=True, return_tensors="pt", **kwargs)
-        return tokens["input_ids"].masked_fill(tokens["attention_mask"] == 0, IGNORED_TARGET)
+        # Not padded by the tokenizer, which would remember that, and its hash would change.
+        rows = [torch.tensor(ids) for ids in self.tokenizer(captions, **kwargs)["input_ids"]]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED_TARGET)
 
-    def decode(self, token_ids, skip_special_tokens: bool = True, **kwargs) -> str:
-        """Token ids (S,) -> the caption as it is written: "doesn't stop.", not "does n't stop ."."""
-        return clean_up_text(self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs))
+    def decode(self, token_ids, skip_special_tokens: bool = True, **kwargs) -> str | list[str]:
+        """Token ids (S,) -> the caption as it is written: "doesn't stop.", not "does n't stop ."; (B, S) -> a list.
+
+        Ids below 0, as `labels` have on padding, are passed over.
+        """
+        ids = np.asarray(token_ids.cpu() if isinstance(token_ids, torch.Tensor) else token_ids, dtype=object)
+        if ids.ndim and len(ids) and (ids.ndim > 1 or not np.isscalar(ids[0]) and np.ndim(ids[0]) > 0):
+            return self.batch_decode(token_ids, skip_special_tokens, **kwargs)
+        kept = [int(token) for token in np.atleast_1d(ids) if token >= 0]
+        return clean_up_text(self.tokenizer.decode(kept, skip_special_tokens=skip_special_tokens, **kwargs))
 
     def batch_decode(self, sequences, skip_special_tokens: bool = True, **kwargs) -> list[str]:
         """Token ids (B, S) -> captions, see [`decode`]."""
@@ -214,7 +382,10 @@ class EnClapProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """What `model.forward` takes of this processor's output."""
-        return ["audio_codes", "clap_embedding", "attention_mask"]
+        frames = "audio_codes" if self.frame_encoder.kind == "codes" else "audio_features"
+        return [frames, *(["clap_embedding"] if self.sequence_vector == "clap" else []), "attention_mask"]
+
+    # Saving
 
     def to_dict(self) -> dict:
         """The processor's fields, without the encoders."""
@@ -224,46 +395,126 @@ class EnClapProcessor(ProcessorMixin):
     def save_pretrained(
         self, save_directory: str | os.PathLike, include_encoders: bool | None = None, **kwargs
     ) -> list[str]:
-        """Write the processor to a directory.
+        """Write the processor, and the code that loads it without the package, to a directory.
 
         Args:
             save_directory: made when missing.
-            include_encoders: True writes both encoders into `codec/` and `clap/`, which makes the directory
-                self-contained; False writes references to where they are: for a processor that was loaded from a
-                folder, the absolute path of that folder, or `codec/` and `clap/` where it is saved into that folder.
-                None includes them only if they are nowhere else, so a Trainer's checkpoints stay small.
+            include_encoders: None writes encoders of this machine in full, into `codec/` and `clap/`, and refers to
+                those that have a repository of their own on the Hub; True writes all in full. In folders called
+                `checkpoint-*`, and with False, all are references: for encoders of this machine a fingerprint, and
+                their place in a file beside it that is never uploaded.
         Returns:
             paths of the files written.
-        Raises:
-            ValueError: references are wanted of encoders that are in memory alone.
         """
-        in_memory = not self._location and "repo_id" not in self.codec_source
-        include_encoders = in_memory if include_encoders is None else include_encoders
-        own_sources = {name: getattr(self, f"{name}_source") for name in ENCODER_NAMES}
+        is_checkpoint = is_checkpoint_folder(save_directory)
+        refers = is_checkpoint if include_encoders is None else not include_encoders
         os.makedirs(save_directory, exist_ok=True)
-        for name in ENCODER_NAMES:
-            source = {"subfolder": name} if include_encoders else self._source_seen_from(save_directory, name)
-            setattr(self, f"{name}_source", source)
+        own = {part: getattr(self, f"{part}_source") for part in ("codec", "clap")}
+        parts = self.encoders.list_parts()
+        written = [] if refers else [p for p in parts if include_encoders or not self.encoders.is_elsewhere(p)]
+        places = {}
+        for part in parts:
+            source = {"subfolder": part} if part in written else self._refer_to(part, places)
+            setattr(self, f"{part}_source", source)
         try:
             files = super().save_pretrained(save_directory, **kwargs)
         finally:
-            for name in ENCODER_NAMES:
-                setattr(self, f"{name}_source", own_sources[name])
-        if include_encoders:
-            self.encoders.save_pretrained(str(save_directory))
+            for part, source in own.items():
+                setattr(self, f"{part}_source", source)
+        if places:
+            with open(os.path.join(save_directory, PLACES_FILE), "w", encoding="utf-8") as file:
+                json.dump(places, file, indent=2)
+        for part in written:
+            self.encoders.save_part(part, os.path.join(save_directory, part))
+        if not is_checkpoint:
+            add_remote_code(str(save_directory), self._location.get("repo_id"))
         return files
 
-    def push_to_hub(self, repo_id: str, include_encoders: bool = True, **kwargs) -> str:
-        """Upload the processor with the code to load it, and with both encoders unless told otherwise.
+    def _refer_to(self, part: str, places: dict) -> dict:
+        """A reference to an encoder that says nothing of this machine; its place here is added to `places`."""
+        if self.encoders.is_elsewhere(part):
+            return self.encoders.resolve_source(part)
+        try:
+            if self.encoders.has_folder(part):
+                source = self.encoders.resolve_source(part)
+                if not os.path.isabs(source["repo_id"]):
+                    return source
+                places[part] = str(self.encoders.find_folder(part))
+            return {"fingerprint": self.encoders.fingerprint(part)}
+        except OSError as error:  # a checkpoint never ends a run
+            logger.warning("The %s of this processor is no longer to be found: %s", part, error)
+            return {"subfolder": part}
+
+    def push_to_hub(self, repo_id: str, include_encoders: bool | None = None, **kwargs) -> str:
+        """Upload the processor with the code to load it, and its encoders as [`save_pretrained`] writes them.
 
         Args:
             repo_id: "name" or "owner/name".
-            include_encoders: False uploads references to where they are.
+            include_encoders: True uploads encoders in full that have a repository of their own on the Hub, too.
             kwargs: `private`, `token`, `revision`, `commit_message`, `commit_description`, `create_pr`, `tags`.
         Returns:
             the commit's address.
         """
         return push_parts(repo_id, processor=self, include_encoders=include_encoders, **kwargs)
+
+
+def register_frame_encoder(name: str, family: type) -> None:
+    """Make a family of frame encoders known by a name in `processor_config.json`.
+
+    Args:
+        name: what `frame_encoder_type` says.
+        family: a class with the interface of [`FrameEncoder`]; it need not be derived from it.
+    Raises:
+        TypeError: the class lacks a part of the interface.
+        ValueError: the name is taken by another class.
+    """
+    missing = [part for part in ("prepare", "encode", "load", "save") if not callable(getattr(family, part, None))]
+    if missing:
+        raise TypeError(f"Got {family!r} as a frame encoder, which lacks {', '.join(missing)}; see `FrameEncoder`.")
+    known = FRAME_ENCODERS.get(name)
+    if known is not None and (known.__module__, known.__qualname__) != (family.__module__, family.__qualname__):
+        raise ValueError(f"Got the frame encoder {name!r}, which is {known.__name__} already; choose another name.")
+    FRAME_ENCODERS[name] = family
+
+
+def find_family(name: str | None, folder: str | None = None) -> type:
+    """The class of a family of frame encoders, by its name or by the `model_type` of the codec in a folder."""
+    if name is None:
+        path = os.path.join(folder, "config.json")
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{folder} has no config.json, which says what frame encoder it is.")
+        with open(path, encoding="utf-8") as file:
+            name = json.load(file).get("model_type")
+    if name not in FRAME_ENCODERS:
+        raise ValueError(
+            f"Got the frame encoder {name!r}; expected one of {', '.join(FRAME_ENCODERS)}, or one that was registered "
+            "with `enclap_hf.register_frame_encoder` before."
+        )
+    return FRAME_ENCODERS[name]
+
+
+def sort_arguments(arguments: dict) -> tuple[dict, dict]:
+    """Arguments of a processor's call, as transformers names them, for recordings and for captions.
+
+    Raises:
+        TypeError: an argument that no processor takes.
+        ValueError: tensors of another kind.
+    """
+    arguments = {**arguments, **(arguments.pop("common_kwargs", None) or {})}
+    of_audio = dict(arguments.pop("audio_kwargs", None) or {})
+    of_text = dict(arguments.pop("text_kwargs", None) or {})
+    for name in ("truncation", "max_length", "add_special_tokens"):
+        if name in arguments:
+            of_text[name] = arguments.pop(name)
+    for group in (arguments, of_audio, of_text):
+        group.pop("padding", None)  # batches are always padded to their longest, which is what it asks for
+        if group.pop("return_tensors", "pt") not in ("pt", None):
+            raise ValueError('The processor returns torch tensors; leave `return_tensors` out or pass "pt".')
+    unknown = [*arguments, *(name for name in of_audio if name != "sampling_rate")]
+    unknown += [name for name in of_text if name not in ("truncation", "max_length", "add_special_tokens")]
+    if unknown:
+        raise TypeError(f"Got {', '.join(f'`{name}`' for name in unknown)}, which this processor does not know.")
+    return of_audio, of_text
 
 
 def clean_up_text(text: str) -> str:

@@ -6,6 +6,7 @@ it too, so that what was loaded from a repository is saved and pushed as complet
 
 import json
 import os
+import re
 import shutil
 import tempfile
 
@@ -44,13 +45,13 @@ def save_repository(model, processor, save_directory: str, **kwargs) -> None:
 
     Args:
         model: [`EnClapForConditionalGeneration`].
-        processor: [`EnClapProcessor`]; its two encoders are written too.
+        processor: [`EnClapProcessor`]; its encoders are written too, unless they are on the Hub.
         save_directory: made when missing.
         kwargs: of the model's `save_pretrained`.
     """
+    processor.check_captioner(model.config)
     model.save_pretrained(save_directory, **kwargs)
-    processor.save_pretrained(save_directory, include_encoders=True)
-    add_remote_code(save_directory)
+    processor.save_pretrained(save_directory)
 
 
 def add_remote_code(save_directory: str, origin: str | None = None) -> None:
@@ -78,6 +79,11 @@ def add_remote_code(save_directory: str, origin: str | None = None) -> None:
         update_json(path, {"auto_map": PROCESSOR_AUTO_MAP, "feature_extractor": feature_extractor})
 
 
+def is_checkpoint_folder(folder: str | os.PathLike) -> bool:
+    """Whether a folder is one of a Trainer's checkpoints, which hold no code and refer to the encoders."""
+    return re.fullmatch(r"checkpoint-\d+", os.path.basename(os.path.normpath(folder))) is not None
+
+
 def list_code_files() -> list[str]:
     """Names of the files of code that travel with a model: every file of this folder."""
     names = sorted(name for name in os.listdir(CODE_FOLDER) if name.endswith(".py"))
@@ -89,7 +95,7 @@ def push_parts(
     *,
     model=None,
     processor=None,
-    include_encoders: bool = True,
+    include_encoders: bool | None = None,
     max_shard_size: int | str | None = None,
     **upload,
 ) -> CommitInfo:
@@ -99,7 +105,7 @@ def push_parts(
         repo_id: "name" or "owner/name".
         model: [`EnClapForConditionalGeneration`] or None.
         processor: [`EnClapProcessor`] or None.
-        include_encoders: False uploads references to the two encoders instead of their weights.
+        include_encoders: as in [`EnClapProcessor.save_pretrained`].
         max_shard_size: as in `PreTrainedModel.save_pretrained`.
         upload: keyword arguments of [`push_repository`].
     Returns:
@@ -107,12 +113,13 @@ def push_parts(
     Raises:
         HfHubHTTPError: the Hub refuses.
     """
+    if model is not None and processor is not None:
+        processor.check_captioner(model.config)
     with tempfile.TemporaryDirectory() as folder:
         if model is not None:
             model.save_pretrained(folder, **({"max_shard_size": max_shard_size} if max_shard_size else {}))
         if processor is not None:
             processor.save_pretrained(folder, include_encoders=include_encoders)
-        add_remote_code(folder)
         return upload_folder(folder, repo_id, **upload)
 
 

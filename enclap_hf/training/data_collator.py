@@ -7,41 +7,47 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ..model.audio_encoders import pad_codes
+from ..model.configuration_enclap import EnClapConfig
+from ..model.frame_encoder import pad_frames
 from ..model.losses_enclap import IGNORED_TARGET
+from ..model.processing_enclap import EnClapProcessor
 
 
 @dataclass
 class DataCollatorForEnClap:
-    """Collates clips of any length from one codec frame up, and draws the hidden codes anew for every batch.
+    """Collates clips of any length from one frame up, and draws the codes that masked codec modelling hides.
 
     Args:
+        source: [`EnClapProcessor`] or [`EnClapConfig`] of the captioner, which decides what is not given below; or a
+            number, `codec_vocab_size`. With a processor, clips may come as recordings and captions, too.
         codec_vocab_size: codes in a codebook; this id itself marks hidden and padded codes.
         max_codec_frames: T at most; longer clips are cropped, in training at a random frame.
         mcm_probability: wanted share of hidden codes, 0 to 1; 0 switches masked codec modelling off.
-        mcm_span: codec frames that one span hides.
-        training: False crops every clip at its start and hides nothing; clips with a key then still get targets, for a
-            trainer that measures masked codec modelling beside the captions.
-        tokenizer: needed only for clips that come with a `caption` instead of `labels`.
+        mcm_span: frames that one span hides.
+        training: False crops every clip at its start and draws no targets but those of clips with a key, for a trainer
+            that measures masked codec modelling beside the captions.
+        tokenizer: needed only for clips that come with a `caption` instead of `labels`; None takes the processor's.
         generator: the randomness of clips without a key of their own; None takes torch's global one, which Trainer
             seeds and restores. Either way every dataloader worker and every process draws differently.
 
     Raises:
         ValueError: `mcm_probability` is outside 0 to 1, or `mcm_span` or `max_codec_frames` is below 1.
+        TypeError: `source` is neither a processor nor a configuration.
 
     Source: EnCLAP, arXiv 2401.17690, section 2.3; its released code drew once per data set.
 
     Example:
         >>> import torch
-        >>> from enclap_hf import DataCollatorForEnClap
-        >>> collator = DataCollatorForEnClap(codec_vocab_size=1024)
+        >>> from enclap_hf import DataCollatorForEnClap, EnClapConfig
+        >>> collator = DataCollatorForEnClap(EnClapConfig())
         >>> clip = {"audio_codes": torch.randint(1024, (750, 16)), "clap_embedding": torch.zeros(512), "labels": [0, 2]}
         >>> sorted(collator([clip]))
         ['attention_mask', 'audio_codes', 'clap_embedding', 'labels', 'mcm_targets']
     """
 
-    codec_vocab_size: int
-    max_codec_frames: int = 1021
+    source: object | None = None
+    codec_vocab_size: int | None = None
+    max_codec_frames: int | None = None
     mcm_probability: float = 0.15
     mcm_span: int = 10
     training: bool = True
@@ -50,61 +56,90 @@ class DataCollatorForEnClap:
 
     def __post_init__(self):
         check_span_arguments(self.mcm_probability, self.mcm_span)
+        if isinstance(self.source, EnClapProcessor):
+            encoder, extractor = self.source.frame_encoder, self.source.feature_extractor
+            sizes = (encoder.codebook_size, extractor.max_codec_frames or EnClapConfig().max_codec_frames)
+            self.tokenizer = self.source.tokenizer if self.tokenizer is None else self.tokenizer
+        elif isinstance(self.source, EnClapConfig):
+            sizes = (self.source.codec_vocab_size, self.source.max_codec_frames)
+        elif self.source is None or type(self.source) is int:
+            size = EnClapConfig().codec_vocab_size if self.source is None else self.source
+            sizes = (size, EnClapConfig().max_codec_frames)
+        else:
+            raise TypeError(
+                f"Got `source` of type {type(self.source).__name__}; expected the captioner's `EnClapProcessor` or "
+                "`EnClapConfig`, or sizes by their names: `codec_vocab_size=`, `max_codec_frames=`."
+            )
+        self.codec_vocab_size = sizes[0] if self.codec_vocab_size is None else self.codec_vocab_size
+        self.max_codec_frames = sizes[1] if self.max_codec_frames is None else self.max_codec_frames
         if self.max_codec_frames < 1:
             raise ValueError(f"Got `max_codec_frames`={self.max_codec_frames}; expected at least 1.")
 
     def for_evaluation(self) -> "DataCollatorForEnClap":
-        """The same collator, without hidden codes and with crops at the start."""
+        """The same collator, without targets for hidden codes and with crops at the start."""
         return replace(self, training=False)
 
     def __call__(self, features: list[dict]) -> dict[str, torch.Tensor]:
         """Collate clips.
 
         Args:
-            features: per clip `audio_codes` (T, K) of any integer type, optionally `clap_embedding` (C,), and either
-                `labels` (token ids) or `caption` (text), or neither. A clip with `rng_key`, non-negative integers, is
-                cropped and hidden by that key alone, whatever batch, worker or process it is in.
+            features: per clip `audio_codes` (T, K) of any integer type or `audio_features` (T, F), optionally
+                `clap_embedding` (C,), and either `labels` (token ids) or `caption` (text), or neither; or, with a
+                processor, `audio` in the place of the first three. What a processor returned for one clip may keep its
+                leading dimension of 1. A clip with `rng_key`, non-negative integers, is cropped and hidden by that key
+                alone, whatever batch, worker or process it is in.
         Returns:
-            `audio_codes` (B, T, K), `attention_mask` (B, T), and as far as the clips have them `clap_embedding` (B, C)
-            and `labels` (B, S); with masked codec modelling also `mcm_targets` (B, T, K), in evaluation only of clips
-            with a key, whose codes then stay visible.
+            `audio_codes` (B, T, K) or `audio_features` (B, T, F), `attention_mask` (B, T), and as far as the clips have
+            them `clap_embedding` (B, C) and `labels` (B, S); with masked codec modelling also `mcm_targets` (B, T, K),
+            the codes that the model is to hide, -100 everywhere else.
         Raises:
-            ValueError: a clip has no codec frame, or codes that are not (T, K).
+            ValueError: a clip has no frame, or frames that are not (T, K) or (T, F); or recordings without a processor.
         """
+        features = self._encode_recordings([dict(clip) for clip in features])
         rngs = self._new_rngs(features)
-        codes = [self._crop(as_codes(clip["audio_codes"]), rng) for clip, rng in zip(features, rngs, strict=True)]
-        batch = {}
-        if self.mcm_probability > 0 and None not in rngs:
-            hidden = [
-                torch.from_numpy(choose_spans(*c.shape, self.mcm_probability, self.mcm_span, rng))
-                for c, rng in zip(codes, rngs, strict=True)
-            ]
-            targets = [c.masked_fill(~h, IGNORED_TARGET) for c, h in zip(codes, hidden, strict=True)]
+        name = "audio_features" if features[0].get("audio_features") is not None else "audio_codes"
+        read = as_codes if name == "audio_codes" else as_features
+        frames = [self._crop(read(clip[name]), rng) for clip, rng in zip(features, rngs, strict=True)]
+        batch = pad_frames(frames, self.codec_vocab_size if name == "audio_codes" else None)
+        if name == "audio_codes" and self.mcm_probability > 0 and None not in rngs:
+            targets = [self._draw_targets(codes, rng) for codes, rng in zip(frames, rngs, strict=True)]
             batch["mcm_targets"] = pad_sequence(targets, batch_first=True, padding_value=IGNORED_TARGET)
-            if self.training:
-                codes = [c.masked_fill(h, self.codec_vocab_size) for c, h in zip(codes, hidden, strict=True)]
-        batch.update(pad_codes(codes, self.codec_vocab_size))
         if features[0].get("clap_embedding") is not None:
             batch["clap_embedding"] = torch.stack(
-                [torch.as_tensor(clip["clap_embedding"], dtype=torch.float32) for clip in features]
+                [torch.as_tensor(clip["clap_embedding"], dtype=torch.float32).reshape(-1) for clip in features]
             )
         labels = self._labels(features)
         if labels is not None:
             batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORED_TARGET)
         return batch
 
-    def _crop(self, codes: torch.Tensor, rng: np.random.Generator | None) -> torch.Tensor:
+    def _encode_recordings(self, features: list[dict]) -> list[dict]:
+        """Clips with frames in the place of recordings."""
+        if features[0].get("audio") is None:
+            return features
+        if not isinstance(self.source, EnClapProcessor):
+            raise ValueError("The clips carry `audio`; give the collator an `EnClapProcessor`, or encode them before.")
+        encoded = self.source.encode_recordings([clip.pop("audio") for clip in features])
+        return [{**clip, **frames} for clip, frames in zip(features, encoded, strict=True)]
+
+    def _draw_targets(self, codes: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """The codes (T, K) that are to be hidden, -100 everywhere else."""
+        hidden = torch.from_numpy(choose_spans(*codes.shape, self.mcm_probability, self.mcm_span, rng))
+        # Codes that were hidden before have no name to find.
+        return codes.masked_fill(~hidden | (codes == self.codec_vocab_size), IGNORED_TARGET)
+
+    def _crop(self, frames: torch.Tensor, rng: np.random.Generator | None) -> torch.Tensor:
         """Keep one window of the clip: at a random frame in training, else at the start."""
-        spare = len(codes) - self.max_codec_frames
+        spare = len(frames) - self.max_codec_frames
         if spare <= 0:
-            return codes
+            return frames
         start = int(rng.integers(spare + 1)) if self.training else 0
-        return codes[start : start + self.max_codec_frames]
+        return frames[start : start + self.max_codec_frames]
 
     def _labels(self, features: list[dict]) -> list[torch.Tensor] | None:
         """Caption token ids per clip, tokenized here where the clips carry text."""
         if features[0].get("labels") is not None:
-            return [torch.as_tensor(clip["labels"], dtype=torch.long) for clip in features]
+            return [torch.as_tensor(clip["labels"], dtype=torch.long).reshape(-1) for clip in features]
         if features[0].get("caption") is None:
             return None
         if self.tokenizer is None:
@@ -128,12 +163,24 @@ class DataCollatorForEnClap:
 def as_codes(codes) -> torch.Tensor:
     """Codes of one clip as int64 (T, K), from a tensor, array or nested list of any integer type."""
     codes = codes if isinstance(codes, torch.Tensor) else torch.from_numpy(np.asarray(codes).astype(np.int64))
-    if codes.dim() != 2 or 0 in codes.shape:
+    return check_frames(codes, "audio_codes", "(T, K)").long()
+
+
+def as_features(features) -> torch.Tensor:
+    """Continuous frames of one clip as float32 (T, F), from a tensor, array or nested list."""
+    features = features if isinstance(features, torch.Tensor) else torch.from_numpy(np.asarray(features, np.float32))
+    return check_frames(features, "audio_features", "(T, F)").float()
+
+
+def check_frames(frames: torch.Tensor, name: str, expected: str) -> torch.Tensor:
+    """Frames without the leading dimension of a batch of one, which must be two-dimensional and not empty."""
+    frames = frames[0] if frames.dim() == 3 and len(frames) == 1 else frames
+    if frames.dim() != 2 or 0 in frames.shape:
         raise ValueError(
-            f"Got `audio_codes` of shape {tuple(codes.shape)} for one clip; expected (T, K) with at least one frame. "
+            f"Got `{name}` of shape {tuple(frames.shape)} for one clip; expected {expected} with at least one frame. "
             "Make them with the model's processor."
         )
-    return codes.long()
+    return frames
 
 
 def check_span_arguments(probability: float, span: int) -> None:

@@ -95,10 +95,10 @@ def load_training_processor(
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, revision=tokenizer_revision)
         processor = EnClapProcessor(EnClapFeatureExtractor(), tokenizer)
     if codec_name is not None:
-        processor.codec_source = make_encoder_source(codec_name)
+        processor.use_encoder("codec", make_encoder_source(codec_name), frame_encoder_type=None, num_codebooks=None)
     if clap_name is not None:
         fusion = ClapAudioConfig.from_pretrained(clap_name).enable_fusion  # of a whole CLAP or of its audio tower
-        processor.clap_source = make_encoder_source(clap_name)
+        processor.use_encoder("clap", make_encoder_source(clap_name))
         processor.feature_extractor.long_clips = "fusion" if fusion else "middle"
         processor.feature_extractor.mel_scale = "htk" if fusion else "slaney"
     if name is not None and tokenizer_name is not None:
@@ -171,9 +171,15 @@ def make_config(bart_config, processor: EnClapProcessor, fields: dict) -> EnClap
         base.update(vocab_size=len(tokenizer), decoder_start_token_id=tokenizer.eos_token_id)
     else:
         base = {name: value for name, value in bart_config.to_dict().items() if name not in _IDENTITY_FIELDS}
+    encoder, clap = processor.frame_encoder, processor.clap_encoder
     audio = {
-        "num_codebooks": processor.num_codebooks,
-        "codec_vocab_size": processor.codec.config.codebook_size,
-        "clap_dim": processor.clap.config.projection_dim,
+        "frame_kind": encoder.kind,
+        "frame_encoder_type": encoder.frame_encoder_type,
+        "frame_rate": encoder.frame_rate,
+        "clap_dim": 0 if clap is None else clap.embedding_dim,
     }
+    if encoder.kind == "codes":
+        audio.update(num_codebooks=processor.num_codebooks, codec_vocab_size=encoder.codebook_size)
+    else:
+        audio.update(frame_dim=encoder.frame_dim)
     return EnClapConfig(**{**base, **audio, **fields})

@@ -27,12 +27,13 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..model.losses_enclap import IGNORED_TARGET
-from ..model.repository import add_remote_code
+from ..model.processing_enclap import EnClapProcessor
 from .clip_batches import STRATEGIES, ClipBatchSampler, KeyedClips
 
 logger = logging.getLogger(__name__)
 
 _SECONDS_TO_LET_GO = 0.2
+AUDIO_INPUTS = ("audio_codes", "audio_features", "clap_embedding", "attention_mask")
 
 
 class EnClapTrainer(Seq2SeqTrainer):
@@ -54,6 +55,8 @@ class EnClapTrainer(Seq2SeqTrainer):
     def __init__(self, *args, max_frames_per_batch: int | None = None, model_card: str | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         check_settings(self.args, max_frames_per_batch)
+        if isinstance(self.processing_class, EnClapProcessor):
+            self.processing_class.check_captioner(self.model.config)
         if self.args.hub_token is not None:
             self.args.hub_token = _Unsaved(self.args.hub_token)  # training_args.bin is uploaded
         self.max_frames_per_batch, self.model_card = max_frames_per_batch, model_card
@@ -230,7 +233,7 @@ class EnClapTrainer(Seq2SeqTrainer):
         self._add_losses(model, self._blank_repeated_clips(inputs))
         if prediction_loss_only or not self.args.predict_with_generate:
             return None, None, None
-        audio = {name: inputs[name] for name in ("audio_codes", "clap_embedding", "attention_mask") if name in inputs}
+        audio = {name: inputs[name] for name in AUDIO_INPUTS if name in inputs}
         _, generated, _ = super().prediction_step(model, audio, False, ignore_keys, **gen_kwargs)
         return None, generated, inputs.get("labels")
 
@@ -239,8 +242,8 @@ class EnClapTrainer(Seq2SeqTrainer):
         state = self.accelerator.gradient_state
         if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
             return inputs
-        num_rows = len(inputs["audio_codes"])
-        place = torch.arange(num_rows, device=inputs["audio_codes"].device) + self.args.process_index * num_rows
+        mask = inputs["attention_mask"]
+        place = torch.arange(len(mask), device=mask.device) + self.args.process_index * len(mask)
         repeated = place >= state.remainder
         blanked = dict(inputs)
         for name in ("labels", "mcm_targets"):
@@ -255,7 +258,7 @@ class EnClapTrainer(Seq2SeqTrainer):
         config, sums = self.model.config, self._evaluation_sums
         targets = inputs.get("mcm_targets")
         audio = {name: value for name, value in inputs.items() if name not in ("labels", "mcm_targets")}
-        ones = torch.ones(1 + config.num_codebooks, device=audio["audio_codes"].device)  # sums, not means
+        ones = torch.ones(1 + config.num_codebooks, device=audio["attention_mask"].device)  # sums, not means
         with self.compute_loss_context_manager():
             if "labels" in inputs:
                 output = model(**audio, labels=inputs["labels"], num_items_in_batch=ones)
@@ -263,8 +266,7 @@ class EnClapTrainer(Seq2SeqTrainer):
                 sums[1] += (inputs["labels"] != IGNORED_TARGET).sum().item()
             if targets is not None:
                 hidden = targets != IGNORED_TARGET
-                audio["audio_codes"] = audio["audio_codes"].masked_fill(hidden, config.codec_mask_token_id)
-                output = model(**audio, mcm_targets=targets, num_items_in_batch=ones)
+                output = model(**audio, mcm_targets=targets, num_items_in_batch=ones, use_mcm=True)
                 sums[2] += output["mcm_loss"].item()
                 sums[3] += hidden.sum().item() / config.num_codebooks
 
@@ -283,31 +285,18 @@ class EnClapTrainer(Seq2SeqTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save as Trainer does; into the output directory itself, a repository that is complete and ready to load."""
-        is_final = output_dir is None or output_dir == self.args.output_dir
         super().save_model(output_dir, _internal_call=True)
-        if is_final and self.args.should_save and hasattr(self.processing_class, "encoders"):
-            _CompleteProcessor(self.processing_class).save_pretrained(self.args.output_dir)
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def push_to_hub(self, *args, **kwargs):
         """As in Trainer: upload the output directory, a complete repository; returns the commit."""
-        if not hasattr(self.processing_class, "encoders"):
+        if not isinstance(self.processing_class, EnClapProcessor):
             logger.warning(
                 "Without a `processing_class` the captioner is pushed alone, and nobody can caption with it; pass the "
                 "`EnClapProcessor` to the trainer, or push it to the same repository with `processor.push_to_hub(...)`."
             )
         return super().push_to_hub(*args, **kwargs)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """As in Trainer, which saves the processor once more: here with encoders, as nobody else has this machine's."""
-        processor = self.processing_class
-        if hasattr(processor, "encoders"):
-            self.processing_class = _CompleteProcessor(processor)
-        try:
-            super()._push_from_checkpoint(checkpoint_folder)
-        finally:
-            self.processing_class = processor
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Write `model_card` as README.md."""
@@ -316,17 +305,6 @@ class EnClapTrainer(Seq2SeqTrainer):
         elif self.is_world_process_zero():
             with open(os.path.join(self.args.output_dir, "README.md"), "w", encoding="utf-8") as file:
                 file.write(self.model_card)
-
-
-class _CompleteProcessor:
-    """A processor that is saved with both encoders, and with the code for it and the model beside it."""
-
-    def __init__(self, processor):
-        self.processor = processor
-
-    def save_pretrained(self, save_directory: str) -> None:
-        self.processor.save_pretrained(save_directory, include_encoders=True)
-        add_remote_code(save_directory)
 
 
 class _Unsaved(str):
@@ -394,7 +372,7 @@ def find_lengths(dataset, column: str) -> list[int]:
         return dataset.lengths
     if column in getattr(dataset, "column_names", ()):
         return dataset[column]
-    return [len(clip["audio_codes"]) for clip in dataset]
+    return [len(clip["audio_codes"] if "audio_codes" in clip else clip["audio_features"]) for clip in dataset]
 
 
 def find_last_complete_checkpoint(output_dir: str, num_processes: int = 1) -> str | None:

@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def measure_share(processor, num_clips: int) -> dict:
     """Prepare features from files to shards, and add up the time inside the encoders."""
-    encoders, inside = processor.encoders, 0.0
+    frames, clap, inside = processor.frame_encoder, processor.clap_encoder, 0.0
 
     def timed(method):
         def run(*args):
@@ -63,12 +63,12 @@ def measure_share(processor, num_clips: int) -> dict:
         table = os.path.join(folder, "captions.csv")
         with open(table, "w", encoding="utf-8") as file:
             file.write("\n".join(["file_name,caption", *rows]))
-        encoders.encode_codes, encoders.embed_features = timed(encoders.encode_codes), timed(encoders.embed_features)
+        frames.encode, clap.embed = timed(frames.encode), timed(clap.embed)
         began = time.perf_counter()
         settings = FeatureSettings(processor.num_codebooks)
         open_source(table).open_features(os.path.join(folder, "features"), processor, settings)
         total = time.perf_counter() - began
-        del encoders.encode_codes, encoders.embed_features  # the class's own again
+        del frames.encode, clap.embed  # the class's own again
     print(f"features of {num_clips} clips: {total:.1f} s, {inside / total:.1%} inside EnCodec and CLAP")
     return {"clips": num_clips, "total_s": round(total, 2), "share_in_encoders": round(inside / total, 4)}
 

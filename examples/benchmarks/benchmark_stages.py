@@ -78,7 +78,7 @@ def read_stock(bench: Bench, path: str) -> tuple[torch.Tensor, dict]:
 
 def codec_stage(bench: Bench) -> Stage:
     waves = [torch.from_numpy(read_codec_samples(path)) for path in bench.paths]
-    codec, num_codebooks = bench.processor.codec, bench.model.config.num_codebooks
+    codec = bench.processor.codec
 
     def stock():
         return [encode_stock(codec, wave.to(bench.device)) for wave in waves]
@@ -89,7 +89,7 @@ def codec_stage(bench: Bench) -> Stage:
         different = sum(int((a != b).sum()) for a, b in zip(ours, stock, strict=True))
         return f"{different} of {sum(map(torch.numel, stock))} codes differ" + f", from {ties} ties on" * bool(ties)
 
-    return Stage("codec", lambda: bench.processor.encoders.encode_codes(waves, num_codebooks), stock, compare)
+    return Stage("codec", lambda: bench.processor.encode_frames(waves), stock, compare)
 
 
 def read_codec_samples(path: str) -> np.ndarray:
@@ -130,7 +130,7 @@ def clap_stage(bench: Bench) -> Stage:
     def compare(ours, stock):
         return largest_difference(ours, stock.cpu(), 1e-5)
 
-    return Stage("clap", lambda: bench.processor.encoders.embed_features(features, is_longer), stock, compare)
+    return Stage("clap", lambda: bench.processor.clap_encoder.embed(features, is_longer), stock, compare)
 
 
 def embed_stock(bench: Bench, features: torch.Tensor, is_longer: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from train_default_features import NUM_CODEBOOKS, FeatureStore
 from transformers import AutoTokenizer, EncodecModel
 
 from enclap_hf import DataCollatorForEnClap, EnClapConfig, EnClapForConditionalGeneration
-from enclap_hf.model.audio_encoders import CodecModel
+from enclap_hf.model.encodec_frames import CodecModel
 from enclap_hf.sound_scenes import parse_caption
 
 BATCH = 32  # of each process

@@ -18,7 +18,8 @@ from train_default_data import (
     run_shards,
 )
 
-from enclap_hf.model.audio_encoders import AudioEncoders
+from enclap_hf.model.clap_encoder import ClapEncoder
+from enclap_hf.model.encodec_frames import EncodecFrames
 
 NUM_CODEBOOKS = 8
 
@@ -32,16 +33,17 @@ def make_feature_shard(
         return num_scenes
     torch.set_num_threads(1)
     keep_freed_memory()
-    models = AudioEncoders(**{name: {"pretrained_model_name_or_path": str(at)} for name, at in encoders.items()})
+    codec, clap = EncodecFrames(str(encoders["codec"])), ClapEncoder(str(encoders["clap"]))
+    codec.limit_codebooks(NUM_CODEBOOKS)
     infos, audio, _ = load_shard(scenes_folder, shard)
     waveforms = []
     for i, info in enumerate(infos[:num_scenes]):
         clean = audio[info.start : info.start + info.num_samples].astype(np.float32) / 32767.0
         rng = np.random.default_rng([first_seed + shard * SHARD_SIZE + i, 2])
         waveforms += [clean] + [damage(clean, rng, mp3_like_share=0.35) for _ in range(num_copies - 1)]
-    codes = models.encode_codes([torch.from_numpy(waveform) for waveform in waveforms], NUM_CODEBOOKS)
+    codes = codec.encode([torch.from_numpy(waveform) for waveform in waveforms])
     mels = torch.stack([compute_clap_mel(waveform) for waveform in waveforms])
-    embeddings = models.embed_features(mels[:, None], torch.zeros(len(mels), 1, dtype=torch.bool))
+    embeddings = clap.embed(mels[:, None], torch.zeros(len(mels), 1, dtype=torch.bool))
     temporary = path.with_suffix(".tmp.npz")
     np.savez(
         temporary,

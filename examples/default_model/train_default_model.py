@@ -45,7 +45,7 @@ from train_default_features import FeatureStore, probe_codes
 from transformers import AutoTokenizer, ClapAudioModelWithProjection, HfArgumentParser
 
 from enclap_hf import EnClapFeatureExtractor, EnClapForConditionalGeneration, EnClapProcessor
-from enclap_hf.model.audio_encoders import CodecModel
+from enclap_hf.model.encodec_frames import CodecModel
 from enclap_hf.model.repository import update_json
 
 STAGES = ("tokenizer", "codec", "clap", "features", "captioner")

@@ -249,7 +249,7 @@ def test_encoder_outputs_serve_twice_and_stay_as_they_were(tiny_model, audio, wr
 
 def test_embedded_frames_caption_as_their_codes(tiny_model, audio):
     expected = tiny_model.generate(**audio, max_new_tokens=12)
-    frames = tiny_model.model.encoder.embed_codes(audio["audio_codes"])
+    frames = tiny_model.model.encoder.embed_encodec(audio["audio_codes"])
     others = {name: value for name, value in audio.items() if name != "audio_codes"}
     for _ in range(2):
         assert torch.equal(tiny_model.generate(inputs_embeds=frames, **others, max_new_tokens=12), expected)

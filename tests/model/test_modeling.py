@@ -85,7 +85,7 @@ def test_a_mask_of_ones_equals_no_mask(tiny_model):
 def test_a_hidden_code_adds_nothing_and_its_row_is_never_trained(tiny_model):
     inputs = make_inputs()
     encoder = tiny_model.model.encoder
-    frames = encoder.embed_codes(torch.full((1, 1, 4), tiny_model.config.codec_mask_token_id))
+    frames = encoder.embed_encodec(torch.full((1, 1, 4), tiny_model.config.codec_mask_token_id))
     assert torch.count_nonzero(frames) == 0
     tiny_model(**inputs).loss.backward()
     for table in encoder.embed_encodec:
@@ -107,7 +107,7 @@ def test_without_a_clap_embedding_the_slot_holds_the_learned_bias(tiny_model):
 
 def test_embedded_frames_equal_their_codes(tiny_model):
     inputs = make_inputs()
-    frames = tiny_model.model.encoder.embed_codes(inputs["audio_codes"])
+    frames = tiny_model.model.encoder.embed_encodec(inputs["audio_codes"])
     with torch.no_grad():
         embedded = tiny_model(**without(inputs, "audio_codes"), inputs_embeds=frames)
         torch.testing.assert_close(embedded.loss, tiny_model(**inputs).loss)
@@ -123,7 +123,7 @@ def test_one_lookup_in_joined_tables_equals_one_for_each_codebook(monkeypatch, t
     for smallest in (10**9, 1):
         monkeypatch.setattr(encoder_enclap, "MIN_JOINED_FRAMES", smallest)
         encoder.zero_grad()
-        frames = encoder.embed_codes(codes)
+        frames = encoder.embed_encodec(codes)
         (frames * weights).sum().backward()
         found.append([frames.detach(), *(table.weight.grad.clone() for table in encoder.embed_encodec)])
     rounding = {torch.float32: 1e-5, torch.float16: 0.02, torch.bfloat16: 0.15}[dtype]  # sums in another order

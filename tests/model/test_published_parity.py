@@ -110,7 +110,7 @@ def test_each_codebook_has_its_published_loss(model, refs, batch):
 def test_embedding_layout_equals_the_published_before_the_first_layer(model, refs, batch):
     encoder = model.model.encoder
     slots = encoder.build_slots(
-        encoder.embed_codes(batch["audio_codes"]), batch["clap_embedding"], batch["attention_mask"]
+        encoder.embed_encodec(batch["audio_codes"]), batch["clap_embedding"], batch["attention_mask"]
     )
     with_positions = slots + encoder.embed_positions(slots[..., 0])
     valid = refs["batch.attention_mask"] == 1

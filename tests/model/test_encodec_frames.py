@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
+from enclap_hf.model.audio_encoders import AudioEncoders, group_by_length
 from transformers import ClapAudioModelWithProjection, EncodecConfig, EncodecModel
 
 from conftest import build_clap, build_codec, build_processor, make_clip
 from enclap_hf.model import audio_encoders, codec_encoder, onednn_linear
-from enclap_hf.model.audio_encoders import AudioEncoders, group_by_length
 from enclap_hf.model.codec_encoder import encode_latent_alone
 
 BANDWIDTH = 1.5  # kb/s of the tiny codec's 4 codebooks

@@ -1,0 +1,109 @@
+"""Whether feature extractor, frame encoder, CLAP tower and captioner are made for each other; one line where not."""
+
+from .configuration_enclap import EnClapConfig
+
+
+def check_frame_encoder(feature_extractor, encoder, num_codebooks: int | None) -> None:
+    """Compare what the feature extractor was saved with and what the frame encoder says; a new one takes it over.
+
+    Raises:
+        ValueError: they differ in their rates, or the codec has fewer codebooks than are to be kept.
+    """
+    stated = (feature_extractor.codec_sampling_rate, feature_extractor.codec_hop_length)
+    hop_length = encoder.sampling_rate / encoder.frame_rate
+    hop_length = int(hop_length) if hop_length == int(hop_length) else hop_length
+    if stated[0] is None:
+        feature_extractor.codec_sampling_rate, feature_extractor.codec_hop_length = encoder.sampling_rate, hop_length
+        stated = (encoder.sampling_rate, hop_length)
+    if stated[0] != encoder.sampling_rate:
+        raise ValueError(
+            f"The feature extractor was saved for a frame encoder of {stated[0]} Hz (`codec_sampling_rate`), and this "
+            f"one ({name_encoder(encoder)}) reads {encoder.sampling_rate} Hz; use the encoder that belongs to it."
+        )
+    if abs(stated[1] - hop_length) > 1e-6 * hop_length:
+        raise ValueError(
+            f"The feature extractor was saved for frames of {stated[1]} samples (`codec_hop_length`), and this frame "
+            f"encoder's ({name_encoder(encoder)}) have {hop_length}; use the encoder that belongs to it."
+        )
+    if encoder.kind == "codes" and num_codebooks is not None and num_codebooks > encoder.num_codebooks:
+        raise ValueError(
+            f"Asked for {num_codebooks} codebooks of a codec that has {encoder.num_codebooks} "
+            f"({name_encoder(encoder)}); lower `num_codebooks`, or use a codec with more."
+        )
+
+
+def check_clap_encoder(feature_extractor, clap) -> None:
+    """Refuse log-mel windows that the CLAP tower cannot read, or reads as something else.
+
+    Raises:
+        ValueError: they differ in mel bins, in length, or in the fusion of long clips.
+    """
+    bins = (feature_extractor.num_mel_bins, clap.config.num_mel_bins)
+    if bins[0] != bins[1]:
+        raise ValueError(f"The feature extractor makes {bins[0]} mel bins (`num_mel_bins`), and CLAP reads {bins[1]}.")
+    longest = clap.config.spec_size * (clap.config.spec_size // clap.config.num_mel_bins)
+    if feature_extractor.window_mel_frames > longest:
+        raise ValueError(
+            f"The feature extractor's windows have {feature_extractor.window_mel_frames} mel frames (`clap_window_s`, "
+            f"`hop_length`), and CLAP reads {longest} at most."
+        )
+    if feature_extractor.long_clips == "fusion" and not clap.config.enable_fusion:
+        raise ValueError(
+            'The feature extractor prepares long clips for fusion (`long_clips` "fusion"), and this CLAP was trained '
+            'without; set `long_clips` "middle", or use a CLAP with fusion.'
+        )
+
+
+def check_captioner(config: EnClapConfig, processor) -> None:
+    """Refuse a captioner that was not trained on what this processor gives.
+
+    Args:
+        config: of the captioner.
+        processor: [`EnClapProcessor`].
+    Raises:
+        ValueError: which sizes differ.
+    """
+    encoder, clap = processor.frame_encoder, processor.clap_encoder
+    if encoder.kind != config.frame_kind:
+        raise ValueError(
+            f"The captioner reads {config.frame_kind} (`frame_kind`), and the processor's frame encoder "
+            f"({name_encoder(encoder)}) gives {encoder.kind}; use the processor that belongs to the captioner."
+        )
+    is_codes = encoder.kind == "codes"
+    pairs = {
+        "`frame_encoder_type`": (config.frame_encoder_type, getattr(encoder, "frame_encoder_type", None)),
+        "`frame_rate`": (config.frame_rate, encoder.frame_rate),
+        "`num_codebooks`": (config.num_codebooks, processor.num_codebooks) if is_codes else (None, None),
+        "codes in a codebook (`codec_vocab_size`)": (config.codec_vocab_size, encoder.codebook_size)
+        if is_codes
+        else (None, None),
+        "`frame_dim`": (None, None) if is_codes else (config.frame_dim, encoder.frame_dim),
+        "width of the CLAP vector (`clap_dim`, 0 for none)": (
+            config.clap_dim,
+            0 if clap is None else clap.embedding_dim,
+        ),
+    }
+    for what, (wanted, given) in pairs.items():
+        if wanted is not None and given is not None and not is_same(wanted, given):
+            raise ValueError(
+                f"Captioner and processor differ in {what}: {wanted} and {given}; use the processor that belongs to "
+                "the captioner."
+            )
+    kept = processor.feature_extractor.max_codec_frames
+    if kept is not None and kept > config.max_codec_frames:
+        raise ValueError(
+            f"The processor keeps {kept} frames of a clip (`max_codec_frames`), and the captioner holds "
+            f"{config.max_codec_frames} (`max_position_embeddings` less 3); set the first to that."
+        )
+
+
+def is_same(wanted, given) -> bool:
+    """Whether two fields agree; rates up to the rounding of what was written down."""
+    if isinstance(wanted, float) or isinstance(given, float):
+        return abs(wanted - given) <= 1e-6 * abs(wanted)
+    return wanted == given
+
+
+def name_encoder(encoder) -> str:
+    """A frame encoder, for a message."""
+    return getattr(encoder, "frame_encoder_type", "") or type(encoder).__name__

@@ -1,0 +1,178 @@
+"""The two frozen encoders of a processor: the frame encoder, and the CLAP tower if the captioner reads its vector.
+
+Where they are is known at once, what they are from their configurations, and weights are read with the first recording.
+Threads that ask at the same time wait for the one that loads. Pickled, they are references to where they are.
+"""
+
+import json
+import os
+from collections.abc import Callable
+
+import torch
+
+from .clap_encoder import ClapEncoder
+from .encoder_sources import EncoderFolder, check_source, find_folder
+from .frame_encoder import LOADING, FrameEncoder
+
+# Beside a checkpoint, which does not hold its encoders: their folders on this machine. Never uploaded, by its name.
+PLACES_FILE = "_encoders.json"
+# Parts of a repository that hold encoders, by their folders.
+PARTS = ("codec", "clap")
+
+
+class FrozenEncoders:
+    """Finds, loads and saves the encoders of a processor.
+
+    Args:
+        sources: entry of each part, as in processor_config.json.
+        location: `repo_id`, and how it is reached, of the processor's own repository; empty for one made in memory.
+        find_family: from the type of a frame encoder, or None, and its folder, to its class.
+        frame_encoder_type: as in processor_config.json; None is told by the folder's own configuration.
+        reads_clap: whether the captioner reads CLAP's vector.
+        frame_encoder, clap_encoder: those that are in memory.
+    """
+
+    def __init__(
+        self,
+        sources: dict[str, dict],
+        location: dict,
+        find_family: Callable[[str | None, str | None], type],
+        frame_encoder_type: str | None = None,
+        reads_clap: bool = True,
+        frame_encoder: FrameEncoder | None = None,
+        clap_encoder: ClapEncoder | None = None,
+    ):
+        self.sources, self.location, self.find_family = sources, location, find_family
+        self.frame_encoder_type, self.reads_clap = frame_encoder_type, reads_clap
+        self._frame, self._clap = frame_encoder, clap_encoder
+        self._given = (frame_encoder, clap_encoder)
+        self._fingerprints: dict[str, str] = {}
+        self.device = torch.device("cpu")
+
+    def __deepcopy__(self, memo) -> "FrozenEncoders":
+        return self  # frozen: a copied processor shares them
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_frame": self._given[0], "_clap": self._given[1], "_fingerprints": {}}
+
+    def load_frame_encoder(self, processor) -> FrameEncoder:
+        """The frame encoder; its weights follow on first use."""
+        with LOADING:
+            if self._frame is None:
+                family = self._find_family()
+                folder = self.find_folder(family.part if hasattr(family, "part") else "codec")
+                loaded = family.load(folder if issubclass(family, FrameEncoder) else folder.complete())
+                if hasattr(loaded, "bind"):
+                    loaded.bind(processor)
+                self._frame = move(loaded, self.device)
+            return self._frame
+
+    def load_clap_encoder(self) -> ClapEncoder | None:
+        """The CLAP tower; its weights follow on first use. None where the captioner reads no CLAP vector."""
+        with LOADING:
+            if self._clap is None and self.reads_clap:
+                self._clap = ClapEncoder(self.find_folder("clap")).to(self.device)
+            return self._clap
+
+    def _find_family(self) -> type:
+        """The class of the frame encoder."""
+        if self.frame_encoder_type is not None:
+            return self.find_family(self.frame_encoder_type, None)
+        return self.find_family(None, self.find_folder("codec"))
+
+    @property
+    def part_of_frames(self) -> str:
+        """Folder of a repository that holds the frame encoder."""
+        family = type(self._frame) if self._frame is not None else self._find_family()
+        return getattr(family, "part", "codec")
+
+    def to(self, device: str | torch.device) -> None:
+        """Run the encoders on `device`, those not loaded yet as soon as they are."""
+        self.device = torch.device(device)
+        for encoder in (self._frame, self._clap):
+            if encoder is not None:
+                move(encoder, self.device)
+
+    # Places
+
+    def resolve_source(self, part: str) -> dict:
+        """Where an encoder is, as seen from outside of the processor's own repository.
+
+        Raises:
+            ValueError: it is nowhere, or its entry says what none may say.
+        """
+        source = check_source(self.sources[part], f"{part}_source")
+        if "repo_id" in source:
+            return source
+        if not self.location:
+            raise ValueError(
+                f"This processor was built in memory and has no `{part}`; build it with "
+                "`EnClapProcessor.from_encoders(...)` or load it with `EnClapProcessor.from_pretrained(...)`."
+            )
+        if "fingerprint" in source:
+            return {"repo_id": self._find_place(part, source["fingerprint"])}
+        own = {key: self.location[key] for key in ("repo_id", "revision") if key in self.location}
+        return {**own, "subfolder": part, **source}
+
+    def find_folder(self, part: str) -> EncoderFolder:
+        """The folder of an encoder, see [`~encoder_sources.find_folder`]."""
+        access = {key: value for key, value in self.location.items() if key not in ("repo_id", "revision")}
+        return find_folder(self.resolve_source(part), access, part)
+
+    def _find_place(self, part: str, fingerprint: str) -> str:
+        """Folder of an encoder of a checkpoint, on the machine that wrote it.
+
+        Raises:
+            FileNotFoundError: this is another machine, or the encoder was in memory alone.
+        """
+        checkpoint = self.location["repo_id"]
+        path, places = os.path.join(checkpoint, PLACES_FILE), {}
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as file:
+                places = json.load(file)
+        if part not in places:
+            raise FileNotFoundError(
+                f"{checkpoint} is a checkpoint, which refers to its {part} by a fingerprint ({fingerprint[:12]}), and "
+                "this machine has no such place; load the processor that the training was given."
+            )
+        return places[part]
+
+    def has_folder(self, part: str) -> bool:
+        """Whether an encoder can be read again from somewhere."""
+        return self._given[0 if part == "codec" else 1] is None
+
+    def is_elsewhere(self, part: str) -> bool:
+        """Whether an encoder is in a repository of its own on the Hub."""
+        place = self.sources[part].get("repo_id")
+        return self.has_folder(part) and place is not None and not os.path.isabs(place)
+
+    # Saving
+
+    def list_parts(self) -> list[str]:
+        """Parts that the encoders are in."""
+        return [part for part in PARTS if part == self.part_of_frames or (part == "clap" and self.reads_clap)]
+
+    def save_part(self, part: str, folder: str) -> None:
+        """Write an encoder, unless the folder is where it is read from."""
+        given = self._frame if part == self.part_of_frames else self._clap
+        if given is None or given not in self._given:
+            source = self.find_folder(part)
+            if os.path.realpath(source) == os.path.realpath(folder):
+                return
+        encoder = self._frame if part == self.part_of_frames else self.load_clap_encoder()
+        encoder.save(folder)
+
+    def fingerprint(self, part: str) -> str:
+        """SHA-256 of what an encoder's output depends on; computed once."""
+        if part not in self._fingerprints:
+            encoder = self._frame if part == self.part_of_frames else self.load_clap_encoder()
+            value = encoder.fingerprint
+            self._fingerprints[part] = value() if callable(value) else value
+        return self._fingerprints[part]
+
+
+def move(encoder, device: torch.device):
+    """Run an encoder on a device, where it can be."""
+    if hasattr(encoder, "to"):
+        encoder.to(device)
+    return encoder
