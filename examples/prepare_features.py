@@ -1,4 +1,4 @@
-r"""Compute codes and CLAP embeddings of a whole data set once, for any number of trainings.
+r"""Compute frames and CLAP embeddings of a whole data set once, for any number of trainings.
 
     python examples/prepare_features.py --data scenes --num_scenes 20 --output_dir features    # a CPU, no downloads
     python examples/prepare_features.py --data clotho_captions_development.csv --audio_dir development \
@@ -34,7 +34,7 @@ from enclap_hf.data.prepared_features import MANIFEST, PreparedClips
 from enclap_hf.training.recipes import expand_recipe, parse_script_arguments
 from enclap_hf.training.report import measure_peak_memory_gib
 from enclap_hf.training.run_arguments import EncoderArguments
-from enclap_hf.training.run_setup import choose_training_processor
+from enclap_hf.training.run_encoders import choose_training_processor
 
 
 @dataclass
@@ -105,15 +105,7 @@ def parse_arguments() -> tuple[FeatureArguments, EncoderArguments]:
 def load_processor(args: EncoderArguments, device: str) -> EnClapProcessor:
     """The encoders."""
     try:
-        return choose_training_processor(
-            args.model_name_or_path,
-            args.processor_name_or_path,
-            args.codec_name_or_path,
-            args.clap_name_or_path,
-            args.tokenizer_name_or_path,
-            revision=args.model_revision,
-            device=device,
-        )
+        return choose_training_processor(args, device)
     except (ValueError, OSError, RuntimeError) as error:  # of what the user named; the last of `device`
         raise CaptionDataError(str(error)) from error
 

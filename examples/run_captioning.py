@@ -25,7 +25,6 @@ import os
 import sys
 from dataclasses import asdict, replace
 
-import torch
 import transformers
 from transformers import set_seed
 
@@ -55,7 +54,8 @@ from enclap_hf.training.run_arguments import (
     find_run_arguments,
     write_run_arguments,
 )
-from enclap_hf.training.run_setup import build_captioner, choose_training_processor
+from enclap_hf.training.run_encoders import choose_training_processor, fit_processor
+from enclap_hf.training.run_setup import build_captioner
 from enclap_hf.training.trainer import EnClapTrainer, find_last_complete_checkpoint
 
 logger = logging.getLogger("run_captioning")
@@ -101,19 +101,6 @@ def set_up_logging(training_args: CaptioningTrainingArguments) -> None:
     transformers.utils.logging.set_verbosity(logging.WARNING if training_args.should_log else logging.ERROR)
 
 
-def load_processor(model_args: ModelArguments, device: torch.device) -> EnClapProcessor:
-    """Encoders and tokenizer."""
-    return choose_training_processor(
-        model_args.model_name_or_path,
-        model_args.processor_name_or_path,
-        model_args.codec_name_or_path,
-        model_args.clap_name_or_path,
-        model_args.tokenizer_name_or_path,
-        revision=model_args.model_revision,
-        device=device,
-    )
-
-
 def build_model(model_args: ModelArguments, processor: EnClapProcessor) -> EnClapForConditionalGeneration:
     """The captioner that is trained."""
     fields = dict(model_args.config_overrides or {})
@@ -125,12 +112,13 @@ def build_model(model_args: ModelArguments, processor: EnClapProcessor) -> EnCla
         revision=model_args.model_revision,
         num_codebooks=model_args.num_codebooks,
         config_fields=fields,
+        may_replace_frames=model_args.names_frames,
     )
 
 
 def load_data(model_args, data_args, training_args, processor, config) -> dict[str, object]:
     """Training, validation and test clips, as far as they are named."""
-    shown = ShownAudio(config.codec_vocab_size, config.num_codebooks, model_args.use_codes, model_args.use_clap)
+    shown = ShownAudio(config.codec_vocab_size, config.num_codebooks, model_args.use_codes, config.clap_dim > 0)
     max_tokens = min(data_args.max_caption_tokens, config.max_position_embeddings)
     entries = {name.removesuffix("_data"): getattr(data_args, name) for name in DATA_FIELDS}
     if not (training_args.do_train or data_args.prepare_only):
@@ -194,8 +182,7 @@ def build_trainer(model_args, data_args, training_args, model, processor, clips,
         model=model,
         args=training_args,
         data_collator=DataCollatorForEnClap(
-            config.codec_vocab_size,
-            config.max_codec_frames,
+            config,
             mcm_probability=model_args.mcm_probability if config.mcm_loss_weight else 0.0,
             mcm_span=model_args.mcm_span,
         ),
@@ -322,14 +309,14 @@ def set_up() -> tuple:
     set_seed(training_args.seed)
     os.makedirs(training_args.output_dir, exist_ok=True)
     checkpoint = find_checkpoint(model_args, data_args, training_args) if training_args.do_train else None
-    processor = load_processor(model_args, training_args.device)
+    processor = choose_training_processor(model_args, training_args.device)
     scorer = build_scorer(data_args, training_args, processor)
     model = build_model(model_args, processor)
+    fitted = fit_processor(processor, model.config)  # features keep all, the model may read less
     clips = load_data(model_args, data_args, training_args, processor, model.config)
-    processor.num_codebooks = model.config.num_codebooks  # features keep all, the model may read fewer
     trainer = None
     if not data_args.prepare_only:
-        trainer = build_trainer(model_args, data_args, training_args, model, processor, clips, scorer)
+        trainer = build_trainer(model_args, data_args, training_args, model, fitted, clips, scorer)
     return model_args, data_args, checkpoint, clips, trainer
 
 

@@ -230,9 +230,9 @@ def other_processor(**parts) -> EnClapProcessor:
 def test_features_of_other_encoders_are_refused(clips, tmp_path, tiny_processor):
     prepare(clips, tmp_path, tiny_processor)
     PreparedClips(str(tmp_path), other_processor())  # the same weights in another object
-    with pytest.raises(CaptionDataError, match="are of another codec"):
+    with pytest.raises(CaptionDataError, match="are of another frame encoder"):
         PreparedClips(str(tmp_path), other_processor(codec=build_codec(seed=1)))
-    with pytest.raises(CaptionDataError, match="are of another clap"):
+    with pytest.raises(CaptionDataError, match="are of another CLAP"):
         PreparedClips(str(tmp_path), other_processor(clap=build_clap(seed=1)))
     extractor = build_feature_extractor()
     extractor.int16_round_trip = False
@@ -251,7 +251,7 @@ def test_a_folder_that_was_begun_with_something_else_is_refused(clips, tmp_path,
         prepare(clips[:6], tmp_path, tiny_processor)
     with pytest.raises(CaptionDataError, match="was begun with `clips_sha256`"):
         prepare(clips[::-1], tmp_path, tiny_processor)
-    with pytest.raises(CaptionDataError, match="another codec"):
+    with pytest.raises(CaptionDataError, match="another frame encoder"):
         prepare(clips, tmp_path, other_processor(codec=build_codec(seed=1)))
 
 
@@ -260,7 +260,7 @@ def test_the_manifest_names_encoders_and_settings(clips, tmp_path, tiny_processo
     manifest = json.loads((tmp_path / "features.json").read_text())
     assert manifest["source"] == "clips.csv" and manifest["num_rows"] == 7
     assert manifest["settings"] == {"num_codebooks": 4, "max_duration_s": 60.0, "shard_size": 3}
-    assert len(manifest["encoders"]["codec"]["sha256"]) == 64
+    assert len(manifest["encoders"]["frames"]["sha256"]) == 64
     assert manifest["encoders"]["feature_extractor"]["clap_sampling_rate"] == 16_000
 
 

@@ -53,7 +53,10 @@ def assert_read(path: str, captions: list[str], **arguments) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["a.wav,rain", 'b.wav,"a dog barks', "c.wav,a cat", "d.wav,wind"], "line 3: .* opens a cell and is not closed"),
+        (
+            ["a.wav,rain", 'b.wav,"a dog barks', "c.wav,a cat", "d.wav,wind"],
+            "line 3: .* opens a cell and is not closed",
+        ),
         (["a.wav,rain", "b.wav,wind", 'c.wav,"a dog barks'], "line 4: .* opens a cell and is not closed"),
         (['a.wav,"a dog barks', "b.wav,rain", 'c.wav,"wind'], "lines 2 to 4: .* closed in the middle"),
         (["a.wav,rain", 'b.wav,"a dog barks', 'c.wav,a cat"', "d.wav,wind"], "line 3: .* looks like a row"),
