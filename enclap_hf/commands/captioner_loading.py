@@ -44,13 +44,18 @@ def find_model(args: argparse.Namespace, with_fingerprint: bool = False) -> Mode
     """
     import transformers
 
+    from ..model.model_files import ModelFileError
+
     transformers.utils.logging.disable_progress_bar()
     if args.device is not None:
         check_device(args.device)
     name = args.model or "default"
     folder = find_folder(args.model)
     if os.path.isdir(folder):
-        check_folder(folder)
+        try:
+            check_folder(folder, args.trust_remote_code)
+        except ModelFileError as error:
+            raise ValueError(str(error)) from error
         return ModelIdentity(name, args.revision, None, fingerprint_folder(folder) if with_fingerprint else None)
     return ModelIdentity(name, args.revision, check_hub_name(folder, args.revision))
 
@@ -67,14 +72,27 @@ def load_pipeline(args: argparse.Namespace, model: ModelIdentity):
     import torch
     from transformers import pipeline
 
-    return pipeline(
-        "audio-captioning",
-        model=find_folder(args.model),
-        revision=model.commit or args.revision,
-        device=args.device,
-        dtype=getattr(torch, args.dtype) if args.dtype else "auto",
-        trust_remote_code=args.trust_remote_code or None,
-    )
+    from ..model.model_files import ModelFileError
+
+    try:
+        captioner = pipeline(
+            "audio-captioning",
+            model=find_folder(args.model),
+            revision=model.commit or args.revision,
+            device=args.device,
+            dtype=getattr(torch, args.dtype) if args.dtype else "auto",
+            trust_remote_code=args.trust_remote_code or None,
+        )
+        load_encoders(captioner.processor)
+    except ModelFileError as error:
+        raise ValueError(str(error)) from error
+    return captioner
+
+
+def load_encoders(processor) -> None:
+    """Load both encoders, so that damage is known before the first recording."""
+    for encoder in (processor.frame_encoder, processor.clap_encoder):
+        getattr(encoder, "model", None)
 
 
 def find_folder(model: str | None) -> str:
@@ -145,20 +163,23 @@ def list_devices() -> list[str]:
     return ["cpu", *(f"{kind}:{i}" for i in range(torch.accelerator.device_count()))]
 
 
-def check_folder(folder: str) -> None:
+def check_folder(folder: str, trusts_code: bool = False) -> None:
     """Refuse a folder that holds another kind of model, or lacks a part of this one."""
     from ..hub.export import find_missing_parts
-    from ..model.repository import read_json
+    from ..model.model_files import read_json_object
 
     config = os.path.join(folder, "config.json")
-    if os.path.isfile(config):
-        check_model_type(folder, read_json(config))
+    if os.path.lexists(config):
+        check_model_type(folder, read_json_object(config))
+    from ..model.repository_checks import check_repository
+
     missing = find_missing_parts(folder, on_this_machine=True)
     if missing:
         raise ValueError(
             f"--model {folder} lacks {', '.join(missing)}. Save what is missing with `model.save_pretrained` and "
             "`processor.save_pretrained(FOLDER, include_encoders=True)`."
         )
+    check_repository(folder, own_code_only=trusts_code)
 
 
 def check_hub_name(name: str, revision: str | None) -> str | None:
