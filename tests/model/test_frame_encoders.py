@@ -13,7 +13,7 @@ from conftest import build_clap, build_model, build_processor, make_clip
 from enclap_hf import DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.model.clap_frames import ClapFrames
 from enclap_hf.model.encodec_frames import EncodecFrames
-from enclap_hf.model.frame_encoder import fingerprint_tensors
+from enclap_hf.model.frame_encoder import fingerprint_tensors, fingerprint_unnamed
 from enclap_hf.model.log_mel_frames import LogMelFrames
 from enclap_hf.model.processing_enclap import find_family
 from enclap_hf.model.repository import save_repository
