@@ -9,6 +9,7 @@ import numpy as np
 
 from .audio_arrays import check_sampling_rate, scale_to_float32
 from .audio_bytes import ReplayedStream
+from .audio_chatter import silence_c_libraries
 from .audio_decoding import describe_missing
 from .audio_errors import audio_error, damaged_error, no_samples_error, unreadable_error
 from .audio_formats import AV_FORMATS
@@ -44,7 +45,10 @@ class AvDecoder:
         self._file = file
         self._position = 0
         # Titles in an old encoding must not stop the sound from being read.
-        self._container = av.open(file, options={"format_whitelist": AV_FORMATS}, metadata_errors="replace")
+        # As `options` they would go to the tracks too, and up to PyAV 17 that crashes where a track is found late.
+        allowed = {"format_whitelist": AV_FORMATS}
+        with silence_c_libraries():
+            self._container = av.open(file, container_options=allowed, metadata_errors="replace")
         try:
             self._track = _choose_track(self._container, label)
             self._frames = self._container.decode(self._track)
@@ -93,7 +97,8 @@ class AvDecoder:
 
     def _decode_frame(self) -> Any:
         """The next frame that holds samples, None at the end."""
-        return next((frame for frame in self._frames if frame.samples), None)
+        with silence_c_libraries():
+            return next((frame for frame in self._frames if frame.samples), None)
 
     def _find_promised_samples(self) -> float:
         """Samples that the container states of the track; 0 where it states none."""
@@ -144,7 +149,11 @@ def _choose_track(container: Any, label: str) -> Any:
     tracks = list(container.streams.audio)
     if not tracks:
         raise audio_error(label, "it has no audio track.", "Pass a file with sound.")
+    if not hasattr(tracks[0], "disposition"):  # an older PyAV; ffmpeg's own choice heeds the flag
+        best = getattr(container.streams, "best", None)
+        return (best and best("audio")) or tracks[0]
     for track in tracks:
-        if int(getattr(track, "disposition", 0) or 0) & 1:  # AV_DISPOSITION_DEFAULT
+        flags = getattr(track.disposition, "value", track.disposition)
+        if flags & 1:  # AV_DISPOSITION_DEFAULT
             return track
     return tracks[0]

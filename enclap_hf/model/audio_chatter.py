@@ -4,7 +4,8 @@ mpg123, which decodes mp3 inside libsndfile, prints a line for each odd frame on
 Audio-MPEG-Header ..."), and libsndfile's reader of MIDI sample dumps prints wrong checksums on standard output, among
 the caller's own rows. Neither can be told to stop. The process's file descriptors 1 and 2 stay untouched, because other
 threads write on them: what changes for the time of a call is where the C library's streams `stdout` and `stderr` lead.
-Python does not use those streams, so its own output appears as ever. ffmpeg prints nothing: PyAV takes its messages.
+Python does not use those streams, so its own output appears as ever. ffmpeg is treated alike, for versions of PyAV that
+do not take its messages.
 """
 
 from __future__ import annotations

@@ -116,10 +116,12 @@ def _find_flac_end(file: BinaryIO, max_block: int, stated: int) -> int | None:
     tail = _read(file, tail_start, _SCANNED_BYTES)
     if tail[-128:-125] == b"TAG":
         tail = tail[:-128]
-    for match in reversed(list(re.finditer(rb"\xff[\xf8\xf9]", tail))):
-        parsed = _parse_flac_header(tail[match.start() : match.start() + 16], max_block)
-        if parsed is not None:
-            return parsed if parsed == stated or _crc(tail[match.start() :], 0x8005, 16) == 0 else None
+    position = len(tail)
+    while (position := tail.rfind(b"\xff", 0, position)) >= 0:
+        if tail[position + 1 : position + 2] in (b"\xf8", b"\xf9"):
+            parsed = _parse_flac_header(tail[position : position + 16], max_block)
+            if parsed is not None:
+                return parsed if parsed == stated or _crc(tail[position:], 0x8005, 16) == 0 else None
     return None
 
 

@@ -100,7 +100,7 @@ class FeatureEmbedding(nn.Module):
                 f"Got `audio_features` of shape {tuple(audio_features.shape)}; expected (B, T, F) with F = {width}. "
                 "Make them with this model's processor."
             )
-        return self.layer_norm(self.projection(audio_features.to(self.projection.weight.dtype)))
+        return self.layer_norm(self.projection(audio_features.to(self.layer_norm.weight.dtype)))
 
 
 class EnClapEncoder(BartEncoder):
@@ -206,7 +206,7 @@ class EnClapEncoder(BartEncoder):
             raise ValueError(
                 f"Got `clap_embedding` of shape {tuple(clap_embedding.shape)}; expected (B, C) = {expected}."
             )
-        return self.clap_projection(clap_embedding.to(self.clap_projection.weight.dtype)).unsqueeze(1)
+        return self.clap_projection(clap_embedding.to(self.embed_tokens.weight.dtype)).unsqueeze(1)
 
 
 def joins_code_tables(audio_codes: torch.LongTensor) -> bool:

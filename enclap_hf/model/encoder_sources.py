@@ -7,12 +7,13 @@ A checkpoint of a training refers to encoders of its machine by a fingerprint. A
 entry reaches a loading function but these names.
 """
 
-import json
 import os
 from collections.abc import Mapping
 
 from huggingface_hub import snapshot_download
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME, cached_file
+
+from .model_files import read_index
 
 # What an entry may say.
 FIELDS = ("repo_id", "revision", "subfolder", "fingerprint")
@@ -43,9 +44,7 @@ class EncoderFolder(str):
             if not self._fetch(SAFE_WEIGHTS_NAME):
                 index = self._fetch(SAFE_WEIGHTS_INDEX_NAME)
                 if index:
-                    with open(index, encoding="utf-8") as file:
-                        shards = set(json.load(file)["weight_map"].values())
-                    for shard in sorted(shards):
+                    for shard in sorted(set(read_index(index).values())):
                         self._fetch(shard)
                 elif not self.use_safetensors:
                     self._fetch(WEIGHTS_NAME)

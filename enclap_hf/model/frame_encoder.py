@@ -19,6 +19,9 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 
+from .model_checks import CONFIGURATION, load_checked, load_config
+from .model_files import read_json_object
+
 # Held while a model is loaded, which changes the default device and number type of the whole process.
 LOADING = threading.RLock()
 # Clips encoded together.
@@ -163,13 +166,13 @@ class CodecFrames(FrameEncoder):
     def load_config(self, folder: str) -> PretrainedConfig:
         """Read the configuration in a folder, which must be of this family."""
         config_class = self.model_class().config_class
-        model_type = PretrainedConfig.get_config_dict(str(folder))[0].get("model_type")
+        model_type = read_json_object(os.path.join(folder, CONFIGURATION)).get("model_type")
         if model_type != config_class.model_type:
             raise ValueError(
                 f"Got a model of type {model_type!r} in {folder} as the frame encoder {self.frame_encoder_type!r}; "
                 f"expected {config_class.model_type!r}: set `frame_encoder_type` to its family."
             )
-        return config_class.from_pretrained(str(folder))
+        return load_config(config_class, str(folder))
 
     @property
     def model(self) -> PreTrainedModel:
@@ -207,7 +210,8 @@ def load_frozen(model_class: type[PreTrainedModel], source: str) -> PreTrainedMo
     """Load a model of a folder for inference alone: float32, from safetensors, every tensor in memory of its own."""
     folder = source.complete() if hasattr(source, "complete") else source
     use_safetensors = getattr(folder, "use_safetensors", True) or None  # None takes either
-    model = model_class.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=use_safetensors)
+    options = {"dtype": torch.float32, "use_safetensors": use_safetensors}
+    model = load_checked(model_class.from_pretrained, model_class, str(folder), **options)
     # Weights of a mapped file begin at any byte, and the last bits of a product depend on where.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()

@@ -33,6 +33,7 @@ from .log_mel_frames import LogMelFrames
 from .losses_enclap import IGNORED_TARGET
 from .mimi_frames import MimiFrames
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
+from .repository_checks import explained_loading
 from .xcodec_frames import XcodecFrames
 
 logger = logging.getLogger(__name__)
@@ -156,7 +157,8 @@ class EnClapProcessor(ProcessorMixin):
         names = (*ACCESS_ARGUMENTS, "revision", "use_safetensors")
         location = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
         kwargs.pop("use_safetensors", None)
-        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        with explained_loading(pretrained_model_name_or_path):
+            processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         name = str(pretrained_model_name_or_path)
         processor._location = {"repo_id": os.path.abspath(name) if os.path.isdir(name) else name, **location}
         try:
