@@ -22,6 +22,7 @@ _MODULE_OF_NAME = {
     "EnClapTrainer": "training.trainer",
     "load_audio": "model.audio_loading",
     "make_scene": "sound_scenes",
+    "register_frame_encoder": "model.processing_enclap",
 }
 
 __all__ = ["DEFAULT_MODEL", "__version__", *_MODULE_OF_NAME]

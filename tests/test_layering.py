@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import enclap_hf
-from enclap_hf.model.repository import MODEL_AUTO_MAP, PROCESSOR_AUTO_MAP, REQUIREMENTS, list_code_files
+from enclap_hf.model.repository import REQUIREMENTS, add_remote_code, list_code_files, list_entry_files
 
 PACKAGE = Path(enclap_hf.__file__).parent
 # Folders of the package from the bottom up; a folder imports those below it, never one beside it.
@@ -146,16 +146,15 @@ def test_files_that_travel_with_a_model_import_each_other_flatly(file):
             assert root in sys.stdlib_module_names or root in installed, f"{file}:{node.lineno} imports {name}"
 
 
-def test_files_that_transformers_starts_from_name_all_that_they_need():
+@pytest.mark.parametrize("entry", list_entry_files())
+def test_files_that_transformers_starts_from_name_all_that_travels(entry, tmp_path):
     """transformers 5.0 copies the files that such a file imports itself, but not what those import in turn."""
+    from transformers.dynamic_module_utils import get_relative_imports
 
-    def imported(file):
-        return {target for target, _, _ in find_imports(("model", file))}
-
-    entries = {entry.split(".")[0] for entry in (*MODEL_AUTO_MAP.values(), *PROCESSOR_AUTO_MAP.values())} | {"pipeline"}
-    for entry in entries:
-        for _, file in imported(entry):
-            assert imported(file) <= imported(entry), f"{entry} imports {file}, which imports more"
+    add_remote_code(str(tmp_path))
+    named = {f"{name}.py" for name in get_relative_imports(tmp_path / entry)}
+    assert named | {entry, "handler.py"} == set(list_code_files())
+    compile((tmp_path / entry).read_text(), entry, "exec")
 
 
 def test_examples_import_public_names_only():

@@ -1,13 +1,18 @@
 """`enclap push`: upload a folder with a complete repository to the Hub."""
 
 import argparse
+import os
 import sys
+
+# Names that are listed of what is left out.
+MAX_NAMES = 20
 
 EXAMPLES = """examples:
   enclap push enclap-base-audiocaps owner/enclap-base-audiocaps --private
   enclap push runs/clotho owner/enclap-clotho --revision epoch-15 --message "After 15 epochs"
 
-The folder is what the Trainer, `enclap convert`, `pipe.save_pretrained` or `save_repository` wrote.
+The folder is what the Trainer, `enclap convert`, `pipe.save_pretrained` or `save_repository` wrote. What a repository
+consists of is uploaded; all else in the folder is left out and named, and no link is followed out of it.
 """
 
 
@@ -23,7 +28,7 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_push(args: argparse.Namespace) -> int:
-    """Upload; returns 0 when all is on the Hub, 2 with the reason when it is not."""
+    """Upload; returns 0 when all is on the Hub, 2 with the reason when it is not, 130 when interrupted."""
     try:
         commit = push_folder(
             args.folder,
@@ -37,6 +42,13 @@ def run_push(args: argparse.Namespace) -> int:
     except PushError as error:
         print(f"enclap push: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            f"\nenclap push: interrupted before the Hub confirmed a commit; {args.repo_id} is as it was, unless the "
+            "commit had just arrived there. Run it again: what was uploaded already is not sent twice.",
+            file=sys.stderr,
+        )
+        return 130
     print(commit.pr_url or commit.commit_url)
     return 0
 
@@ -46,7 +58,7 @@ class PushError(Exception):
 
 
 def push_folder(folder: str, repo_id: str, **options):
-    """[`~enclap_hf.hub.export.push_repository`] for the terminal.
+    """[`~enclap_hf.hub.export.push_repository`] for the terminal, which is told what of the folder is left out.
 
     Raises:
         PushError: nothing was uploaded; the message says why in words.
@@ -54,19 +66,32 @@ def push_folder(folder: str, repo_id: str, **options):
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import disable_progress_bars
 
-    from ..hub.export import push_repository
+    from ..hub.export import plan_upload, push_repository
+    from ..model.model_files import ModelFileError
 
     if not sys.stderr.isatty():
         disable_progress_bars()
     http_error = HfHubHTTPError.__mro__[1]  # of httpx or httpx2, whichever this huggingface_hub uses
     try:
+        if os.path.isdir(folder):
+            say_left_out(plan_upload(folder).left_out)
         return push_repository(folder, repo_id, **options)
     except HfHubHTTPError as error:
         raise PushError(explain_refusal(error, repo_id)) from error
     except http_error as error:
         raise PushError(f"The Hub cannot be reached: {error}.") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModelFileError) as error:
         raise PushError(error) from error
+
+
+def say_left_out(left_out: dict[str, str]) -> None:
+    """Name what is not uploaded, and why."""
+    from ..model.model_files import make_line
+
+    for reason in sorted(set(left_out.values())):
+        names = [make_line(name, 60) for name, why in left_out.items() if why == reason]
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        print(f"Left out, {reason}: {', '.join(names[:MAX_NAMES])}{more}", file=sys.stderr)
 
 
 def explain_refusal(error: Exception, repo_id: str) -> str:

@@ -7,10 +7,8 @@ enclap score mine.jsonl --compare theirs.jsonl --references captions.csv --boots
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import json
-import logging
 import os
 import sys
 import textwrap
@@ -31,6 +29,7 @@ from ..data.recording_names import normalise_name
 from ..metrics.audio_captioning_metrics import AudioCaptioningMetrics
 from ..metrics.caption_scores import CaptionScores
 from ..metrics.java_runtime import MetricUnavailableError
+from ..metrics.metric_notes import warnings_as_notes
 from ..metrics.metric_sets import DEFAULT_METRICS, METRIC_SETS
 from ..metrics.significance import POOLED_METRICS, bootstrap_interval, paired_permutation_test
 
@@ -110,8 +109,20 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sentence-encoder", help="folder or Hub name of FENSE's sentence encoder")
     parser.add_argument("--error-detector", help="name or file of FENSE's fluency error detector")
-    parser.add_argument("--java-heap", help="memory limit of each Java process, such as 8g")
-    parser.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="limit for each Java process")
+    parser.add_argument(
+        "--java-heap",
+        help="memory limit of each Java process, such as 4g (default: 2g for METEOR; for SPICE half of the memory that "
+        "this process may use, its control group's limit included, but 8g at most)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="limit for each Java process (default: %(default)g). SPICE keeps what it parsed until then, and the next "
+        "run goes on from there",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars; there are none in a pipe either")
 
 
 def run_score(args: argparse.Namespace) -> int:
@@ -139,6 +150,7 @@ def _score(args: argparse.Namespace) -> int:
         error_detector=args.error_detector,
         java_heap=args.java_heap,
         timeout_s=args.timeout,
+        show_progress=False if args.quiet else None,
     )
     _check_outputs(args)
     all_clips = _read_clips(args)
@@ -149,9 +161,11 @@ def _score(args: argparse.Namespace) -> int:
     if emptied:
         _note(f"counted as empty captions (--missing empty): {describe_lacking(emptied, len(all_clips))}")
     references = [clip.references for clip in clips]
-    with _log_no_warnings():  # what is left out is said below, once
-        scores = metrics.compute([clip.captions[0] for clip in clips], references)
-        other_scores = metrics.compute([clip.captions[1] for clip in clips], references) if args.compare else None
+    names = [clip.file_name for clip in clips] if all(clip.file_name for clip in clips) else None
+    with warnings_as_notes(_note):
+        scores = metrics.compute([clip.captions[0] for clip in clips], references, clip_names=names)
+        others = [clip.captions[1] for clip in clips] if args.compare else None
+        other_scores = metrics.compute(others, references, clip_names=names) if others else None
     report = _build_report(scores, args.bootstrap)
     report["missing_captions"] = {
         "left_out": [clip.file_name for clip in left_out],
@@ -168,18 +182,6 @@ def _score(args: argparse.Namespace) -> int:
     if args.output:
         args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0 if scores.corpus else 1
-
-
-@contextlib.contextmanager
-def _log_no_warnings():
-    """Keep the metrics' own warnings off the terminal."""
-    logger = logging.getLogger("enclap_hf.metrics")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _check_outputs(args: argparse.Namespace) -> None:

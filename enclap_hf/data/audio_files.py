@@ -1,11 +1,17 @@
 """Finds the audio files that paths, folders and patterns stand for, and reads how long they are."""
 
 import glob
+import logging
 import os
 import re
 from collections.abc import Iterable
 
-from ..model.audio_loading import AUDIO_EXTENSIONS, AV_FORMATS, audio_error, expand_home, is_url
+from ..model.audio_errors import AudioLoadError, audio_error
+from ..model.audio_formats import AUDIO_EXTENSIONS
+from ..model.audio_reader import read_stated_duration_s
+from ..model.audio_sources import expand_home, find_special_kind, is_url
+
+logger = logging.getLogger(__name__)
 
 
 def find_audio_files(paths: Iterable[str | os.PathLike]) -> list[str]:
@@ -13,8 +19,9 @@ def find_audio_files(paths: Iterable[str | os.PathLike]) -> list[str]:
 
     A name that exists is taken literally, whatever brackets or stars it holds, and a file so named is listed whatever
     its extension. Folders are searched with their sub-folders for `AUDIO_EXTENSIONS`, hidden files and folders left
-    out. `**` in a pattern crosses folders. A plain name that does not exist is listed as it is, and so is a URL:
-    `load_audio` then reports that one clip, and the others can go on.
+    out; pipes, sockets and devices, of which opening one may wait for ever, are skipped with a warning. `**` in a
+    pattern crosses folders. A plain name that does not exist is listed as it is, and so is a URL: `load_audio` then
+    reports that one clip, and the others can go on.
 
     Args:
         paths: files, folders, patterns; one str or os.PathLike alone is taken as such.
@@ -33,29 +40,13 @@ def find_audio_files(paths: Iterable[str | os.PathLike]) -> list[str]:
 
 
 def read_duration_s(path: str) -> float:
-    """Seconds that a file's header states, without decoding it; 0 where none can be read."""
-    import soundfile
-
+    """Seconds that a file states, held against its size, without decoding it; 0 where none can be read."""
     if not os.path.isfile(path):  # a pipe could be read only once
         return 0.0
     try:
-        with open(path, "rb") as file:  # by itself soundfile opens no name that is not UTF-8
-            return soundfile.info(file).duration
-    except (OSError, soundfile.SoundFileError):
-        return _read_duration_with_av_s(path)
-
-
-def _read_duration_with_av_s(path: str) -> float:
-    """The same for what soundfile cannot open."""
-    try:
-        import av
-    except ImportError:
-        return 0.0
-    options = {"options": {"format_whitelist": AV_FORMATS}, "metadata_errors": "replace"}
-    try:
-        with open(path, "rb") as file, av.open(file, **options) as container:
-            return (container.duration or 0) / av.time_base
-    except (OSError, av.error.FFmpegError):
+        with open(path, "rb") as file:
+            return read_stated_duration_s(file, f"`{path}`")
+    except (OSError, AudioLoadError):
         return 0.0
 
 
@@ -74,7 +65,7 @@ def _expand_path(path: str) -> list[str]:
         return [path]
     matches = glob.glob(_escape_existing_folders(path), recursive=True)
     files = {file for match in matches if os.path.isdir(match) for file in _walk_folder(match)}
-    files.update(match for match in matches if _has_audio_extension(match) and not os.path.isdir(match))
+    files.update(m for m in matches if _has_audio_extension(m) and not os.path.isdir(m) and _is_safe(m))
     if not files:
         problem = f"the pattern matches {len(matches)} files and folders, none of them audio." if matches else ""
         problem = problem or "no file has this name, and as a pattern it matches none."
@@ -93,8 +84,17 @@ def _walk_folder(folder: str) -> list[str]:
         entered.add(real_parent)
         # Sorted, so that of two links to one folder it is always the same one that is entered.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [os.path.join(parent, n) for n in names if _has_audio_extension(n) and not n.startswith(".")]
+        named = [os.path.join(parent, n) for n in names if _has_audio_extension(n) and not n.startswith(".")]
+        files += [file for file in named if _is_safe(file)]
     return sorted(files)
+
+
+def _is_safe(path: str) -> bool:
+    """Whether opening a file that a folder or pattern brought cannot wait for ever; said where it could."""
+    kind = find_special_kind(path)
+    if kind is not None:
+        logger.warning("`%s`: skipped, since it is a %s.", path, kind)
+    return kind is None
 
 
 def _escape_existing_folders(pattern: str) -> str:

@@ -3,26 +3,46 @@
 `model/repository.py` writes such folders; the Trainer and `enclap push` end here.
 """
 
+import fnmatch
 import os
 import shutil
 import tempfile
+from typing import NamedTuple
 
 from huggingface_hub import CommitInfo
 
+from ..model.encoder_sources import check_source
+from ..model.model_files import read_index, read_json_object
 from ..model.repository import add_remote_code, list_code_files, read_json, upload_folder
 
-# What lies in a Trainer's output folder beside the repository. `training_args.bin` is a pickle, and may hold a token.
-NOT_UPLOADED = (
-    *("checkpoint-*", "_*", "__pycache__", "training_args.bin"),
-    *("optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*.pth", "trainer_state.json"),
+# What a repository consists of, beside its code; all else in a folder stays there. Names are matched in any case.
+MODEL_FILES = ("config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+ROOT_FILES = (
+    *MODEL_FILES,
+    *("generation_config.json", "processor_config.json", "preprocessor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "requirements.txt", ".gitattributes"),
+    *("readme.md", "license*", "notice*", "citation.cff"),
+    *("model_card.json", "evaluation.json", "training_report.json", "*_results.json"),
 )
+SOUND_FILES = ("*.wav", "*.flac", "*.mp3", "*.ogg", "*.opus")
+# Why a file is left out.
+LINK, OTHER = "a link out of the folder", "no part of a repository"
+FOLDERS = {"codec": MODEL_FILES, "clap": MODEL_FILES, "sounds": SOUND_FILES}
+
+
+class UploadPlan(NamedTuple):
+    """What of a folder is uploaded: paths in it, and the others with the reason."""
+
+    files: list[str]
+    left_out: dict[str, str]
 
 
 def push_repository(folder: str, repo_id: str, **upload) -> CommitInfo:
     """Upload a folder that holds a complete repository; the folder stays as it is.
 
-    What the folder lacks of code and requirements is added to what is uploaded. What a Trainer leaves beside a
-    repository is not uploaded.
+    What the folder lacks of code and requirements is added to what is uploaded. What belongs to no repository is left
+    out, see [`plan_upload`].
 
     Args:
         folder: with model, processor and tokenizer, and `codec/` and `clap/` or references to repositories on the Hub.
@@ -38,16 +58,75 @@ def push_repository(folder: str, repo_id: str, **upload) -> CommitInfo:
     """
     missing = find_missing_parts(folder)
     if missing:
-        raise ValueError(
-            f"{folder} is no complete repository; it lacks {', '.join(missing)}. Load model and processor with "
-            "`from_pretrained`, and save both into one folder with their `save_pretrained`."
-        )
+        raise incomplete(folder, missing)
+    plan = plan_upload(folder)
     with tempfile.TemporaryDirectory() as copy:
-        ignored = shutil.ignore_patterns(*NOT_UPLOADED)
-        shutil.copytree(folder, copy, ignore=ignored, copy_function=_link_weights, dirs_exist_ok=True)
+        for path in plan.files:
+            target = os.path.join(copy, path)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            _link_weights(os.path.join(folder, path), target)
+        missing = find_missing_parts(copy)
+        if missing:
+            links = [f"{path} ({reason})" for path, reason in plan.left_out.items() if reason == LINK]
+            raise incomplete(folder, missing, f" without {', '.join(links)}" if links else "")
         if not has_remote_code(copy):
             add_remote_code(copy)
         return upload_folder(copy, repo_id, **upload)
+
+
+def incomplete(folder: str, missing: list[str], without: str = "") -> ValueError:
+    """The error for a folder that is no complete repository."""
+    return ValueError(
+        f"{folder} is no complete repository{without}; it lacks {', '.join(missing)}. Load model and processor with "
+        "`from_pretrained`, and save both into one folder with their `save_pretrained`."
+    )
+
+
+def plan_upload(folder: str) -> UploadPlan:
+    """Tell the files of a repository from what else lies in its folder; no link is followed out of it.
+
+    Args:
+        folder: of a complete repository.
+    Returns:
+        the files to be uploaded; and files and whole folders that are not, with the reason.
+    """
+    files, left_out, root = [], {}, os.path.realpath(folder)
+    code = [name.lower() for name in list_code_files()]
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if not is_within(path, root):
+            left_out[name] = LINK
+        elif os.path.isfile(path) and matches(name, (*ROOT_FILES, *code)):
+            files.append(name)
+        elif os.path.isdir(path) and name in FOLDERS:
+            for inner in sorted(os.listdir(path)):
+                inner_path = os.path.join(path, inner)
+                if not is_within(inner_path, root):
+                    left_out[f"{name}/{inner}"] = LINK
+                elif os.path.isfile(inner_path) and matches(inner, FOLDERS[name]):
+                    files.append(f"{name}/{inner}")
+                else:
+                    left_out[f"{name}/{inner}"] = OTHER
+        elif name != "__pycache__":
+            left_out[f"{name}/" if os.path.isdir(path) else name] = OTHER
+    return UploadPlan(files, left_out)
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a name fits one of the patterns, in any case."""
+    return any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in patterns)
+
+
+def is_within(path: str, root: str) -> bool:
+    """Whether a path is inside of a folder when all links are followed."""
+    real = os.path.realpath(path)
+    return os.path.commonpath([real, root]) == root
+
+
+def list_encoder_parts(processor: dict) -> list[str]:
+    """Sub-folders that hold the encoders of a processor, of which these are the fields."""
+    frames = "clap" if processor.get("frame_encoder_type") == "clap_frames" else "codec"
+    return list(dict.fromkeys([frames, *(["clap"] if processor.get("sequence_vector", "clap") == "clap" else [])]))
 
 
 def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
@@ -65,18 +144,21 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     path = os.path.join(folder, "processor_config.json")
     if not os.path.exists(path):
         return [*missing, "the processor (processor_config.json)"]
-    processor = read_json(path)
-    for name in ("codec", "clap"):
-        source = processor.get(f"{name}_source") or {"subfolder": name}
-        place = source.get("repo_id", "")
-        if os.path.isabs(place) and on_this_machine:
+    processor = read_json_object(path)
+    for name in list_encoder_parts(processor):
+        source = check_source(processor.get(f"{name}_source") or {"subfolder": name}, f"{name}_source")
+        place, subfolder = source.get("repo_id", ""), source.get("subfolder", name)
+        if "fingerprint" in source:
+            if not on_this_machine:
+                missing.append(f"{name}/ (the folder is a checkpoint, which refers to encoders of its own machine)")
+        elif os.path.isabs(place) and on_this_machine:
             place = os.path.join(place, source.get("subfolder", ""))
             if not os.path.isdir(place):
                 missing.append(f"{name} (the processor refers to {place}, which does not exist)")
         elif os.path.isabs(place):
             missing.append(f"{name}/ (the processor refers to {place}, a place on this machine)")
-        elif not place and not _has_model(os.path.join(folder, source["subfolder"])):
-            missing.append(f"{source['subfolder']}/ (config.json, model.safetensors)")
+        elif not place and not _has_model(os.path.join(folder, subfolder)):
+            missing.append(f"{subfolder}/ (config.json, model.safetensors)")
     return missing
 
 
@@ -92,7 +174,7 @@ def _has_model(folder: str) -> bool:
     index = os.path.join(folder, "model.safetensors.index.json")
     files = {"config.json", "model.safetensors"}
     if os.path.exists(index):
-        files = {"config.json", *read_json(index)["weight_map"].values()}
+        files = {"config.json", *read_index(index).values()}
     return all(os.path.exists(os.path.join(folder, name)) for name in files)
 
 
@@ -100,7 +182,7 @@ def _link_weights(source: str, target: str) -> None:
     """Copy a file, but refer to weights, which are large and never changed here, where links can be made."""
     if source.endswith(".safetensors"):
         try:
-            os.symlink(os.path.abspath(source), target)
+            os.symlink(os.path.realpath(source), target)
             return
         except OSError:
             pass

@@ -12,8 +12,8 @@ import numpy as np
 
 from .audio_errors import audio_error, no_samples_error
 
-MIN_SAMPLING_RATE = 8_000
-MAX_SAMPLING_RATE = 192_000
+MIN_SAMPLING_RATE = 1_000
+MAX_SAMPLING_RATE = 384_000
 
 # A first axis longer than this is time, not channels.
 MAX_ARRAY_CHANNELS = 16
@@ -51,7 +51,7 @@ def read_array(audio: Any, label: str) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         problem = f"values of type {array.dtype} are no audio samples."
         raise audio_error(label, problem, "Pass float32 or int16 samples.")
-    if array.dtype.kind != "f" and array.dtype not in (np.int8, np.int16, np.int32, np.uint8):
+    if array.dtype.kind != "f" and array.dtype.newbyteorder("=") not in (np.int8, np.int16, np.int32, np.uint8):
         raise audio_error(
             label,
             f"the full scale of {array.dtype} samples is not known.",
@@ -76,14 +76,13 @@ def put_frames_first(array: np.ndarray, label: str) -> np.ndarray:
 
 
 def average_channels(block: np.ndarray) -> np.ndarray:
-    """The plain mean over channels as float32 (num_samples,), always a new array."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows becomes infinite, which `append` reports
-        # In channel order: numpy's own sum picks its order by memory layout, and the last bit would follow it.
-        mean = scale_to_float32(block[:, 0])
-        for channel in range(1, block.shape[1]):
-            mean += scale_to_float32(block[:, channel])
-        if block.shape[1] > 1:
-            mean /= block.shape[1]
+    """The plain mean over channels: float32 (num_samples, channels) -> (num_samples,), always a new array."""
+    # In channel order: numpy's own sum picks its order by memory layout, and the last bit would follow it.
+    mean = block[:, 0].copy()
+    for channel in range(1, block.shape[1]):
+        mean += block[:, channel]
+    if block.shape[1] > 1:
+        mean /= block.shape[1]
     return mean
 
 

@@ -47,6 +47,12 @@ def damaged_error(label: str, reason: str | None) -> AudioLoadError:
     return audio_error(label, problem, "Record, download or convert it again.")
 
 
+def unreadable_error(label: str, error: BaseException) -> AudioLoadError:
+    """The disk, the connection or the file object fails."""
+    problem = f"it cannot be read ({shorten_reason(str(error) or type(error).__name__)})."
+    return audio_error(label, problem, "Check the disk or the connection it is on.")
+
+
 def undecodable_error(label: str, head: bytes, extension: str, reason: str, has_av: bool) -> AudioLoadError:
     """No decoder can open the file; say the likeliest cause, judged by its first bytes."""
     formats = "Pass a wav, flac, mp3, ogg, opus or aiff file"
@@ -66,4 +72,5 @@ def undecodable_error(label: str, head: bytes, extension: str, reason: str, has_
 
 def shorten_reason(reason: str | None) -> str:
     """A decoder library's message, without its frame."""
-    return (reason or "no reason given").strip().removeprefix("Error : ").rstrip(".")
+    reason = " ".join((reason or "no reason given").split()).removeprefix("Error : ").rstrip(".")
+    return reason if len(reason) <= 200 else f"{reason[:200]}..."

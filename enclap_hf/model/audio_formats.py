@@ -37,6 +37,16 @@ def is_av_container(head: bytes) -> bool:
     )
 
 
+def is_streamable(head: bytes) -> bool:
+    """Whether ffmpeg decodes a format from its start to its end without looking elsewhere in the file."""
+    return (
+        head.startswith((b"fLaC", b"OggS", b"ID3", b".snd", b"FLV", b"#!AMR"))
+        or head.startswith((b"\x1aE\xdf\xa3", b"0&\xb2u", b"\x0bw", b"G@"))  # mkv, wma, ac3, mpegts
+        or (head.startswith(b"RIFF") and head[8:12] == b"WAVE")
+        or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0)  # mp3, aac
+    )
+
+
 def find_extension(file: Any, label: str) -> str:
     """The extension in a file object's name, or else in what messages call it."""
     name = getattr(file, "name", None)

@@ -3,6 +3,8 @@
 Distinctive choices:
 - The content decides the format, never the file's extension. soundfile reads wav, flac, mp3, ogg, opus and aiff; what
   it cannot open goes to PyAV where that is installed (m4a, mp4, webm, aac, wma, ...).
+- The stream decides the length, never the header: a recorder that was stopped, a pipe and a cut-off copy leave headers
+  that promise too little or too much. What is missing of a promise is said.
 - The downmix is the plain mean of the channels, added up in channel order, so that a file and an array of the same
   samples give the same bits.
 - Decoding goes block by block into one mono buffer: a two-hour stereo file takes the room of its mono signal, once.
@@ -12,25 +14,49 @@ Distinctive choices:
 
 from __future__ import annotations
 
-import io
-import logging
 import math
 import numbers
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from .audio_arrays import check_sampling_rate, put_frames_first, read_array
-from .audio_decoding import BLOCK_SAMPLES, LoadedAudio, SampleBuffer, Wanted, decode_file
-from .audio_errors import AudioLoadError, audio_error, make_label  # noqa: F401
-from .audio_formats import AUDIO_EXTENSIONS, AV_FORMATS  # noqa: F401 (names that other files take from here)
-from .audio_resampling import resample_audio  # noqa: F401
+import numpy as np
 
-logger = logging.getLogger(__name__)
+from .audio_arrays import average_channels
+from .audio_decoding import BLOCK_SAMPLES
+from .audio_errors import AudioLoadError, audio_error, no_samples_error
+from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (names that other files take from here)
+from .audio_memory import check_memory, find_available_bytes
+from .audio_reader import AudioReader
+from .audio_resampling import resample_audio  # noqa: F401 (as above)
+from .audio_sources import expand_home, is_url, open_audio, open_source, split_pair  # noqa: F401 (as above)
 
-# Float samples this far over full scale (24 dB) are integers that someone cast without scaling.
-SUSPICIOUS_PEAK = 16.0
+# A header may claim any length; room beyond this is made when samples arrive.
+_MAX_RESERVED_SAMPLES = 1 << 32
+# How often a growing signal looks for memory.
+_CHECKED_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedAudio:
+    """One decoded clip.
+
+    Args:
+        samples: float32 array, full scale at -1 and 1: the mean of the channels (num_samples,), or each of them
+            (channels, num_samples).
+        sampling_rate: samples per second (Hz), as recorded.
+        partial_reason: what is missing of a clip that holds clearly less than its header promises; else None.
+    """
+
+    samples: np.ndarray
+    sampling_rate: int
+    partial_reason: str | None = None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the clip holds clearly less than its header promises."""
+        return self.partial_reason is not None
 
 
 def load_audio(
@@ -51,10 +77,12 @@ def load_audio(
               read to its end;
             - samples as a numpy array, torch tensor or flat list of numbers: (num_samples,) or
               (channels, num_samples); (num_samples, channels) where the first dimension is above 16 and the second is
-              not. Floats are taken as they are; int8, int16, int32 and uint8 are scaled to [-1, 1). Other integers
-              have no agreed full scale and are refused;
+              not. Floats are taken as they are; int8, int16, int32 and uint8 are scaled to [-1, 1), in any byte order.
+              Other integers have no agreed full scale and are refused;
+            - a pair of samples and their sampling rate, in either order;
             - a `datasets` audio dict: {"array", "sampling_rate"} ("raw" is read like "array") or {"path", "bytes"};
-            - an audio decoder as `datasets` gives it: `get_all_samples()` with `.data` and `.sample_rate`.
+            - an audio decoder as `datasets` gives it: `get_all_samples()` with `.data` and `.sample_rate`, or such
+              samples themselves.
         sampling_rate: Hz, for samples that come without their rate. Where the clip states its own, that one counts.
         name: what error messages call the clip; without it, its path or a description.
         max_duration_s: read at most this many seconds from the start. The rest is neither decoded nor checked.
@@ -63,163 +91,113 @@ def load_audio(
         LoadedAudio: float32 samples, at least one, all finite, and the rate they were recorded with.
     Raises:
         AudioLoadError: nothing is there, it is not audio, it is damaged, it holds no or no finite samples, its
-            sampling rate is unknown or outside 8 to 192 kHz, or a decoder for it is not installed.
+            sampling rate is unknown or outside 1 to 384 kHz, memory does not suffice, or a decoder is not installed.
         ValueError: `max_duration_s` is not a positive number.
     """
     if max_duration_s is not None and not 0 < max_duration_s < math.inf:
         raise ValueError(f"Got `max_duration_s` {max_duration_s}; expected a positive number of seconds, or None.")
-    wanted = Wanted(max_duration_s, mono)
-    label = make_label(audio, name)
-    if sampling_rate is not None:
-        sampling_rate = check_sampling_rate(sampling_rate, label)
-    if isinstance(audio, Mapping):
-        return _load_dict(audio, sampling_rate, name, wanted)
-    if isinstance(audio, (str, os.PathLike)):
-        return _load_path(os.fspath(audio), label, wanted)
-    if isinstance(audio, (bytes, bytearray, memoryview)):
-        return decode_file(io.BytesIO(audio), label, wanted)
-    if callable(getattr(audio, "get_all_samples", None)):
-        return _load_decoder(audio, label, wanted)
-    if callable(getattr(audio, "read", None)):
-        return _load_file_object(audio, label, wanted)
-    return _load_array(audio, sampling_rate, label, wanted)
+    with open_source(audio, sampling_rate, name, buffers_streams=True, max_duration_s=max_duration_s) as reader:
+        limit = None if max_duration_s is None else max(1, round(max_duration_s * reader.sampling_rate))
+        buffer = _SampleBuffer(reader, limit, mono)
+        while limit is None or buffer.num_samples < limit:
+            wanted = BLOCK_SAMPLES if limit is None else min(BLOCK_SAMPLES, limit - buffer.num_samples)
+            block = reader.read_block(wanted)
+            if not len(block):
+                break
+            buffer.append(block)
+        return LoadedAudio(buffer.finish(), reader.sampling_rate, reader.partial_reason)
 
 
 def as_audio_batch(audio: Any) -> tuple[list, bool]:
     """Tell one clip from several.
 
-    A list, tuple, other sequence (a dataset column) or iterator of clips is a batch. Everything else is one clip: a
-    path, bytes, a file object, a dict, an array or tensor of any shape, and a list whose first item is a number, which
-    is one clip's samples.
+    A list, tuple, other sequence (a dataset column), array of texts or iterable of clips is a batch. Everything else
+    is one clip: a path, bytes, a file object, a dict, an array or tensor of any shape, a pair of samples and their
+    rate, and a list whose first item is a number, which is one clip's samples.
 
     Args:
         audio: one clip as `load_audio` takes it, or several.
     Returns:
         the clips as a list, and True where `audio` was a batch. An empty list is a batch of no clips.
+    Raises:
+        AudioLoadError: it is a table with several columns, of which one must be chosen.
     """
     if isinstance(audio, (str, bytes, bytearray, memoryview, os.PathLike, Mapping)) or hasattr(audio, "read"):
         return [audio], False
+    if hasattr(audio, "get_all_samples") or hasattr(audio, "sample_rate") or split_pair(audio) is not None:
+        return [audio], False
+    if hasattr(audio, "column_names") or (hasattr(audio, "columns") and hasattr(audio, "iloc")):
+        raise _table_error(audio)
     if isinstance(audio, Sequence):
         is_batch = len(audio) == 0 or not isinstance(audio[0], numbers.Number)
         return (list(audio), True) if is_batch else ([audio], False)
-    if isinstance(audio, Iterator):
-        return list(audio), True
-    return [audio], False
+    if hasattr(audio, "__array__"):
+        kind = getattr(getattr(audio, "dtype", None), "kind", "f")
+        is_batch = kind in "OSTU" and getattr(audio, "ndim", 0) == 1
+        return (np.asarray(audio).tolist(), True) if is_batch else ([audio], False)
+    return (list(audio), True) if isinstance(audio, Iterable) else ([audio], False)
 
 
-def expand_home(path: str) -> str:
-    """Replace a leading `~` unless a file has that very name."""
-    return path if os.path.exists(path) else os.path.expanduser(path)
-
-
-def is_url(path: str) -> bool:
-    """Whether a string is an address rather than a path; one letter before the colon would be a Windows drive."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", path) is not None
-
-
-# Kinds of input
-
-
-def _load_dict(audio: Mapping, sampling_rate: int | None, name: str | None, wanted: Wanted) -> LoadedAudio:
-    """Read a `datasets` audio dict, decoded or not."""
-    path = audio.get("path")
-    name = name or (str(path) if path else None)
-    samples = audio.get("array")
-    if samples is None:
-        samples = audio.get("raw")
-    if samples is not None:
-        own_rate = audio.get("sampling_rate")
-        return load_audio(samples, sampling_rate if own_rate is None else own_rate, name=name, **wanted._asdict())
-    if audio.get("bytes") is not None:
-        return load_audio(audio["bytes"], name=name, **wanted._asdict())
-    if path:
-        return load_audio(path, name=name, **wanted._asdict())
-    raise audio_error(
-        make_label(audio, name),
-        "it holds no audio.",
-        'Expected {"array": samples, "sampling_rate": Hz}, {"path": file} or {"bytes": encoded file}.',
+def _table_error(table: Any) -> AudioLoadError:
+    """A whole table came where one of its columns was meant."""
+    names = getattr(table, "column_names", None)
+    names = list(getattr(table, "columns", ()) if names is None or isinstance(names, Mapping) else names)
+    example = "audio" if "audio" in names or not names else names[0]
+    return audio_error(
+        type(table).__name__,
+        f"it is a whole table with the columns {', '.join(map(str, names)) or 'unknown'}.",
+        f'Pass the column that holds the recordings, such as table["{example}"].',
     )
 
 
-def _load_path(path: str | bytes, label: str, wanted: Wanted) -> LoadedAudio:
-    """Read a file."""
-    path = os.fsdecode(path)
-    if is_url(path):
-        raise audio_error(label, "it is an address, and nothing is downloaded here.", "Download it and pass the file.")
-    path = expand_home(path)
-    if os.path.isdir(path):
-        raise audio_error(label, "it is a folder.", "Pass its files, as `find_audio_files` lists them.")
-    try:
-        file = open(path, "rb")  # noqa: SIM115, closed by the `with` below; only opening may fail here
-    except FileNotFoundError:
-        raise audio_error(
-            label, "no such file.", f"Check its spelling; the current folder is `{os.getcwd()}`."
-        ) from None
-    except (OSError, ValueError) as error:  # ValueError: the name holds a null character
-        reason = getattr(error, "strerror", None) or str(error)
-        raise audio_error(label, f"it cannot be opened ({reason}).", "Check its name and permissions.") from None
-    with file:
-        return _load_file_object(file, label, wanted)
+class _SampleBuffer:
+    """One growing signal, so that a long clip is in memory once."""
 
+    def __init__(self, reader: AudioReader, limit: int | None, mono: bool):
+        self.num_samples = 0
+        self._reader = reader
+        self._mono = mono
+        self._channels = 1 if mono else reader.num_channels
+        expected = reader.num_samples or 0
+        if limit is not None:
+            expected = min(expected, limit)
+        if reader.is_certain:
+            check_memory(4 * expected * self._channels, reader.name, "its samples")
+        self._unchecked_bytes = 0
+        try:
+            reserved = min(expected, _MAX_RESERVED_SAMPLES)
+            self._samples = np.empty((reserved, self._channels), np.float32)  # takes no memory until it is written to
+        except MemoryError:
+            self._samples = np.empty((0, self._channels), np.float32)
 
-def _load_file_object(file: Any, label: str, wanted: Wanted) -> LoadedAudio:
-    """Read an open file from its start, and leave it where it was."""
-    try:
-        if not (hasattr(file, "seekable") and file.seekable()):
-            content = file.read()
-            position = None
-        else:
-            position = file.tell()
-            content = file.read(0)
-    except (OSError, ValueError) as error:
-        raise audio_error(label, f"it cannot be read ({error}).", 'Open it with mode "rb".') from None
-    if not isinstance(content, (bytes, bytearray, memoryview)):
-        raise audio_error(label, "it is open as text.", 'Open it with mode "rb".')
-    if position is None:
-        return decode_file(io.BytesIO(content), label, wanted)
-    try:
-        return decode_file(file, label, wanted)
-    finally:
-        file.seek(position)
+    def append(self, block: np.ndarray) -> None:
+        """Add samples (n, channels)."""
+        if self._mono:
+            block = average_channels(block)[:, None]
+        end = self.num_samples + len(block)
+        self._unchecked_bytes += block.nbytes
+        if self._unchecked_bytes > _CHECKED_BYTES:
+            self._unchecked_bytes = 0
+            free = find_available_bytes()
+            if free is not None and free < _CHECKED_BYTES:
+                raise self._memory_error()
+        if end > len(self._samples):
+            try:
+                self._samples.resize((max(end, len(self._samples) * 3 // 2), self._channels), refcheck=False)
+            except MemoryError:
+                raise self._memory_error() from None
+        self._samples[self.num_samples : end] = block
+        self.num_samples = end
 
-
-def _load_decoder(decoder: Any, label: str, wanted: Wanted) -> LoadedAudio:
-    """Read an audio decoder object of `datasets` (torchcodec's, told by its methods)."""
-    try:
-        if wanted.max_duration_s is not None and hasattr(decoder, "get_samples_played_in_range"):
-            # One second more, since a stream may start some way after zero; `_load_array` cuts to the length.
-            decoded = decoder.get_samples_played_in_range(0.0, wanted.max_duration_s + 1.0)
-        else:
-            decoded = decoder.get_all_samples()
-    except (RuntimeError, ValueError, OSError) as error:
-        raise audio_error(
-            label, f"its decoder failed ({error}).", "Check that the file plays, or replace it."
-        ) from error
-    return _load_array(decoded.data, check_sampling_rate(decoded.sample_rate, label), label, wanted)
-
-
-def _load_array(audio: Any, sampling_rate: int | None, label: str, wanted: Wanted) -> LoadedAudio:
-    """Read samples that are decoded already."""
-    frames = put_frames_first(read_array(audio, label), label)
-    if sampling_rate is None:
-        raise audio_error(
-            label,
-            "samples alone do not tell their sampling rate.",
-            'Pass `sampling_rate=` in Hz, or a dict {"array": samples, "sampling_rate": Hz}.',
+    def _memory_error(self) -> AudioLoadError:
+        seconds = self.num_samples / self._reader.sampling_rate
+        return audio_error(
+            self._reader.name, f"memory ends after {seconds:.0f} s of it.", "Split it, or set `max_duration_s`."
         )
-    buffer = SampleBuffer(label, sampling_rate, wanted, len(frames))
-    for start in range(0, len(frames), BLOCK_SAMPLES):
-        if buffer.is_full:
-            break
-        buffer.append(frames[start : start + BLOCK_SAMPLES])
-    loaded = buffer.finish()
-    if frames.dtype.kind == "f":
-        peak = max(float(loaded.samples.max()), -float(loaded.samples.min()))
-        if peak > SUSPICIOUS_PEAK:
-            logger.warning(
-                "%s: float samples reach %g, where full scale is 1. If they are integers cast to float, pass the "
-                "integers, or divide by their full scale (32768 for 16 bits).",
-                label,
-                peak,
-            )
-    return loaded
+
+    def finish(self) -> np.ndarray:
+        """(num_samples,) or (channels, num_samples); gives back memory that was reserved and not used."""
+        if not self.num_samples:
+            raise no_samples_error(self._reader.name)
+        self._samples.resize((self.num_samples, self._channels), refcheck=False)
+        return self._samples[:, 0] if self._mono else np.ascontiguousarray(self._samples.T)

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import ClapAudioConfig, ClapAudioModelWithProjection
 
 from .frame_encoder import LOADING, fingerprint_tensors, load_frozen
+from .model_checks import load_config
 from .onednn_linear import use_onednn
 
 # Windows encoded together.
@@ -27,7 +28,7 @@ class ClapEncoder:
     def __init__(self, source: ClapAudioModelWithProjection | str):
         is_loaded = isinstance(source, nn.Module)
         self._model, self._source = (source, None) if is_loaded else (None, source)
-        self.config = source.config if is_loaded else ClapAudioConfig.from_pretrained(str(source))
+        self.config = source.config if is_loaded else load_config(ClapAudioConfig, str(source))
         self.device = torch.device("cpu")
         if is_loaded:
             use_onednn(source)

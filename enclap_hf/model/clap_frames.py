@@ -6,6 +6,7 @@ import torch
 
 from .clap_encoder import ClapEncoder
 from .feature_extraction_enclap import fill_window
+from .fit_checks import check_mel_windows
 from .frame_encoder import FrameEncoder
 
 
@@ -33,9 +34,14 @@ class ClapFrames(FrameEncoder):
         return cls(source)
 
     def bind(self, processor) -> None:
-        """Take the processor's log-mel windows, and its tower instead of a second copy."""
+        """Take the processor's log-mel windows, and its tower instead of a second copy.
+
+        Raises:
+            ValueError: the tower cannot read these windows.
+        """
         self.feature_extractor = processor.feature_extractor
         self.clap = processor.clap_encoder or self.clap
+        check_mel_windows(self.feature_extractor, self.clap)
         self.sampling_rate = self.feature_extractor.clap_sampling_rate
         self.frame_rate = self.clap.frames_per_window / self.feature_extractor.clap_window_s
         self.lookahead_s = self.feature_extractor.clap_window_s

@@ -2,6 +2,7 @@
 
 from transformers import BartConfig
 
+from .model_fields import check_config_fields
 from .repository import RUNS_FROM_REPOSITORY
 
 # The published code tables are padded to a multiple of this many rows; converted weights keep the shape.
@@ -73,6 +74,16 @@ class EnClapConfig(BartConfig):
             kwargs.pop("custom_pipelines", None)
         super().__init__(**kwargs)
         self._check_fields()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs) -> "EnClapConfig":
+        """Build from the content of a config.json, which may say only what describes a captioner.
+
+        Raises:
+            ModelFileError: it has a field that would run something, or one of another type or size than any has.
+        """
+        check_config_fields(config_dict, "config.json", cls)
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def codec_mask_token_id(self) -> int:

@@ -28,5 +28,5 @@ class DacFrames(CodecFrames):
     def encode_alone(self, clip: torch.Tensor) -> torch.Tensor:
         """(num_samples,) -> (T, K)."""
         padded = nn.functional.pad(clip, (0, -len(clip) % self.hop_length))
-        out = self.model.encode(padded[None, None], n_quantizers=self.num_codebooks)
+        out = self.model.encode(padded[None, None], n_quantizers=self.kept_codebooks)
         return out.audio_codes[0].t()  # (1, K, T) -> (T, K)

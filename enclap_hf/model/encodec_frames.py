@@ -37,17 +37,14 @@ class EncodecFrames(CodecFrames):
         return CodecModel
 
     def read_config(self, config: EncodecConfig) -> None:
-        self.sampling_rate, hop = config.sampling_rate, math.prod(config.upsampling_ratios)
-        segment_s = config.chunk_length_s
+        self.sampling_rate, self.hop_length = config.sampling_rate, math.prod(config.upsampling_ratios)
         self.num_channels = 1 if config.audio_channels == 1 else None
-        self.frame_rate = self.sampling_rate / hop
-        if segment_s is not None:  # segments overlap, and each has all its frames
-            self.frame_rate *= config.chunk_length / config.chunk_stride
-        self.lookahead_s = segment_s or (0.0 if config.use_causal_conv else CONVOLUTIONS_REACH_S)
-        bits = math.ceil(math.log2(config.codebook_size)) * self.sampling_rate / hop  # a second, of a codebook
-        self.num_codebooks = max(1, math.floor(max(config.target_bandwidths) * 1000 / bits))
-        self.codebook_size = config.codebook_size
-        self.hop_length = hop
+        self.frame_rate = self.sampling_rate / self.hop_length
+        if config.chunk_length_s is not None:  # segments overlap, and each has all its frames
+            frames_per_segment = math.ceil(config.chunk_length / self.hop_length)
+            self.frame_rate = self.sampling_rate * frames_per_segment / (config.chunk_stride or config.chunk_length)
+        self.lookahead_s = config.chunk_length_s or (0.0 if config.use_causal_conv else CONVOLUTIONS_REACH_S)
+        self.num_codebooks, self.codebook_size = config.num_quantizers, config.codebook_size
 
     def read_model(self, folder: str) -> EncodecModel:
         model = super().read_model(folder)
@@ -89,7 +86,7 @@ class EncodecFrames(CodecFrames):
         """Each clip as it is alone: int64 (T, K)."""
         if self.is_stock:
             return super().encode(clips)
-        return self.encode_together(clips, lambda latent: self.fast_encoder.quantize(latent, self.num_codebooks))
+        return self.encode_together(clips, lambda latent: self.fast_encoder.quantize(latent, self.kept_codebooks))
 
     def encode_together(self, clips: list[torch.Tensor], finish) -> list[torch.Tensor]:
         """Latents (T, H) of clips, in batches of similar length, each passed through `finish`."""
@@ -106,20 +103,24 @@ class EncodecFrames(CodecFrames):
     def encode_alone(self, clip: torch.Tensor) -> torch.Tensor:
         """Segment after segment, the last as short as it is: (num_samples,) or (channels, num_samples) -> (T, K)."""
         channels = clip.expand(self.config.audio_channels, -1)
-        out = self.model.encode(channels[None], bandwidth=self.choose_bandwidth())
-        codes = torch.cat([segment[0].t() for segment in out.audio_codes])  # each (1, K, T)
-        # The last segment's codes are padded to the number of the others'.
-        return codes[: len(codes) - (getattr(out, "last_frame_pad_length", 0) or 0), : self.num_codebooks]
+        length = self.config.chunk_length or channels.shape[1]
+        starts = range(0, channels.shape[1], self.config.chunk_stride or length)
+        # Not by the stock `encode`, which fails where the last segment but one is shorter than a whole one.
+        return torch.cat([self.encode_segment(channels[:, start : start + length]) for start in starts])
+
+    def encode_segment(self, segment: torch.Tensor) -> torch.Tensor:
+        """(channels, num_samples) -> (T, K), scaled first where the codec asks for it."""
+        if self.config.normalize:
+            mono = segment.sum(0) / len(segment)
+            segment = segment / (mono.pow(2).mean().sqrt() + 1e-8)
+        latent = self.model.encoder(segment[None])
+        codes = self.model.quantizer.encode(latent, self.choose_bandwidth())  # (K, 1, T)
+        return codes[:, 0].t()[:, : self.kept_codebooks]
 
     def choose_bandwidth(self) -> float:
         """The lowest of the codec's bandwidths with as many codebooks as are kept, kbit/s."""
-        quantizer = self.model.quantizer
-        enough = [
-            bandwidth
-            for bandwidth in sorted(self.config.target_bandwidths)
-            if quantizer.get_num_quantizers_for_bandwidth(bandwidth) >= self.num_codebooks
-        ]
-        return enough[0]
+        count = self.model.quantizer.get_num_quantizers_for_bandwidth
+        return next(width for width in sorted(self.config.target_bandwidths) if count(width) >= self.kept_codebooks)
 
 
 class EncodecLatents(EncodecFrames):

@@ -11,31 +11,61 @@ import os
 from collections.abc import Mapping
 
 from huggingface_hub import snapshot_download
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME, cached_file
+
+from .model_files import read_index
 
 # What an entry may say.
 FIELDS = ("repo_id", "revision", "subfolder", "fingerprint")
 # Arguments of `from_pretrained` that say how to reach a repository, and so apply to the encoders' files too.
 ACCESS_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token")
-CONFIGURATION_FILES = ("*.json",)
-WEIGHT_FILES = ("*.json", "*.safetensors")
 
 
 class EncoderFolder(str):
-    """The folder of an encoder on this machine; one of the Hub holds only configurations until it is completed.
+    """The folder of an encoder on this machine; one of the Hub holds only its configuration until it is completed.
 
     Attributes:
         source: the entry that it was found by.
+        access: how its repository is reached; None for a folder that is complete.
+        use_safetensors: False where the user lets weights be read that are no safetensors.
     """
 
     source: dict
-    _download: dict | None = None
+    access: dict | None = None
+    use_safetensors: bool = True
 
     def complete(self) -> "EncoderFolder":
-        """Download what is missing of the weights, and return the folder."""
-        if self._download is not None:
-            snapshot_download(**self._download, allow_patterns=list_patterns(self.source, WEIGHT_FILES))
-            self._download = None
+        """Download the weights where they are missing, and return the folder.
+
+        Raises:
+            OSError: they are not there.
+        """
+        if self.access is not None:
+            if not self._fetch(SAFE_WEIGHTS_NAME):
+                index = self._fetch(SAFE_WEIGHTS_INDEX_NAME)
+                if index:
+                    for shard in sorted(set(read_index(index).values())):
+                        self._fetch(shard)
+                elif not self.use_safetensors:
+                    self._fetch(WEIGHTS_NAME)
+            self.access = None
         return self
+
+    def complete_all(self) -> "EncoderFolder":
+        """Download whatever the folder holds: what a family from outside of this package reads is not known."""
+        if self.access is not None:
+            folder = self.source.get("subfolder")
+            place = {"repo_id": self.source["repo_id"], "revision": self.source.get("revision"), **self.access}
+            snapshot_download(**place, allow_patterns=[f"{folder}/*"] if folder else None)
+            self.access = None
+        return self
+
+    def _fetch(self, name: str) -> str | None:
+        """The path of a file, downloaded where it is not there; None where the repository has none."""
+        arguments = {key: self.source[key] for key in ("revision", "subfolder") if key in self.source}
+        return cached_file(
+            self.source["repo_id"], name, **arguments, **self.access, _raise_exceptions_for_missing_entries=False
+        )
 
 
 def check_source(source: Mapping, name: str) -> dict:
@@ -61,35 +91,29 @@ def check_source(source: Mapping, name: str) -> dict:
     return {field: value for field, value in source.items() if value is not None}
 
 
-def find_folder(source: dict, access: dict, name: str) -> EncoderFolder:
+def find_folder(source: dict, access: dict, name: str, use_safetensors: bool = True) -> EncoderFolder:
     """The folder of an encoder on this machine, with its configuration.
 
     Args:
         source: with `repo_id`, a Hub repository or an absolute path.
         access: of `ACCESS_ARGUMENTS`.
         name: of the encoder, for messages.
+        use_safetensors: see [`EncoderFolder`].
     Raises:
         FileNotFoundError: it is not there.
         OSError: the Hub cannot be reached and nothing is cached.
     """
     place, subfolder = source["repo_id"], source.get("subfolder", "")
     if os.path.isabs(place):
-        folder = EncoderFolder(os.path.join(place, subfolder))
+        folder = EncoderFolder(os.path.normpath(os.path.join(place, subfolder)))
         if not os.path.isdir(folder):
             raise FileNotFoundError(
                 f"The processor refers to its {name} in {folder}, which does not exist. Put it back, or load a "
                 "processor that was saved with its encoders."
             )
-        folder.source = source
-        return folder
-    download = {"repo_id": place, "revision": source.get("revision"), **access}
-    snapshot = snapshot_download(**download, allow_patterns=list_patterns(source, CONFIGURATION_FILES))
-    folder = EncoderFolder(os.path.join(snapshot, subfolder))
-    folder.source, folder._download = source, download
+    else:
+        arguments = {key: source[key] for key in ("revision", "subfolder") if key in source}
+        folder = EncoderFolder(os.path.dirname(cached_file(place, "config.json", **arguments, **access)))
+        folder.access = access
+    folder.source, folder.use_safetensors = source, use_safetensors
     return folder
-
-
-def list_patterns(source: dict, patterns: tuple[str, ...]) -> list[str]:
-    """Patterns of files in an encoder's own folder."""
-    subfolder = source.get("subfolder", "")
-    return [f"{subfolder}/{pattern}" if subfolder else pattern for pattern in patterns]

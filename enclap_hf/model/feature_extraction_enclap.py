@@ -10,9 +10,6 @@ from torch import nn
 from transformers import BatchFeature, FeatureExtractionMixin
 
 from .audio_arrays import average_channels
-from .audio_decoding import BLOCK_SAMPLES  # noqa: F401 (transformers 5.0 copies only what this file names itself)
-from .audio_errors import AudioLoadError  # noqa: F401 (as above)
-from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
 from .audio_loading import as_audio_batch, load_audio
 from .audio_resampling import resample_audio
 from .frame_encoder import FrameEncoder, WaveformFrames, count_samples
@@ -147,7 +144,8 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             `input_values`: list of float32 samples at the frame encoder's rate, (num_samples,) or for encoders of
             several channels (channels, num_samples);
             `input_features`: float32 (B, windows, mel frames, mel bins), log-mel in dB;
-            `is_longer`: bool (B, 1), True where the three extra windows hold parts of a longer clip.
+            `is_longer`: bool (B, 1), True where the three extra windows hold parts of a longer clip;
+            `peak`: float32 (B,), the highest absolute sample of what an encoder hears, full scale at 1.
         Raises:
             AudioLoadError: a recording that cannot be read; the message names it.
             ValueError: an empty list.
@@ -157,18 +155,19 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             raise ValueError("Got an empty list of recordings; pass at least one.")
         encoder = self.default_encoder if frame_encoder is None else frame_encoder
         reads_mono = getattr(encoder, "num_channels", None) == 1
-        waveforms, features, is_longer = [], [], []
+        waveforms, features, is_longer, peaks = [], [], [], []
         for clip in clips:
             loaded = load_audio(clip, sampling_rate, mono=reads_mono)
             channels = loaded.samples[None] if reads_mono else loaded.samples  # (channels, num_samples)
             waveforms.append(self.prepare_samples(channels, loaded.sampling_rate, encoder))
+            peaks.append(max(float(channels.max()), -float(channels.min())))
             if with_clap:
                 mono = loaded.samples if reads_mono else average_channels(channels.T)
                 mono = resample_audio(mono, loaded.sampling_rate, self.clap_sampling_rate)
                 windows, longer = self.prepare_clap_windows(torch.from_numpy(mono).to(device), rng)
                 features.append(windows)
                 is_longer.append([longer])
-        prepared = {"input_values": waveforms}
+        prepared = {"input_values": waveforms, "peak": torch.tensor(peaks)}
         if with_clap:
             prepared.update(input_features=torch.stack(features), is_longer=torch.tensor(is_longer))
         return BatchFeature(prepared)

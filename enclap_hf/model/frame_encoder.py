@@ -19,6 +19,9 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 
+from .model_checks import CONFIGURATION, load_checked, load_config
+from .model_files import read_json_object
+
 # Held while a model is loaded, which changes the default device and number type of the whole process.
 LOADING = threading.RLock()
 # Clips encoded together.
@@ -36,7 +39,8 @@ class FrameEncoder:
         sampling_rate: Hz of the samples that `prepare` gets.
         frame_rate: frames of a second, Hz.
         lookahead_s: seconds of sound behind a frame that change it.
-        num_codebooks, codebook_size: of codes: K, and the codes in each codebook.
+        num_codebooks, codebook_size: of codes: K that the codec has, and the codes in each codebook.
+        kept_codebooks: how many of these, the first ones, are encoded.
         frame_dim: of features: F.
         device: where it encodes.
     """
@@ -52,6 +56,7 @@ class FrameEncoder:
     codebook_size: int | None = None
     frame_dim: int | None = None
     device = torch.device("cpu")
+    _codebook_limit: int | None = None
 
     @classmethod
     def load(cls, source: str) -> "FrameEncoder":
@@ -65,8 +70,12 @@ class FrameEncoder:
     def bind(self, processor) -> None:
         """Meet the processor that owns this encoder, for families that share a part with it."""
 
+    @property
+    def kept_codebooks(self) -> int | None:
+        return self.num_codebooks if self._codebook_limit is None else self._codebook_limit
+
     def limit_codebooks(self, num_codebooks: int) -> None:
-        """Encode the first codebooks only.
+        """Encode the first codebooks only, until the next call.
 
         Raises:
             ValueError: it has fewer.
@@ -76,7 +85,7 @@ class FrameEncoder:
                 f"Asked for {num_codebooks} codebooks of a codec that has {self.num_codebooks or 'none'}; lower "
                 "`num_codebooks`, or use a codec with more."
             )
-        self.num_codebooks = num_codebooks
+        self._codebook_limit = num_codebooks
 
     def prepare(self, samples: np.ndarray) -> torch.Tensor:
         """Samples (channels, num_samples) at `sampling_rate` -> what `encode` reads; here the mean, (num_samples,)."""
@@ -129,6 +138,7 @@ class CodecFrames(FrameEncoder):
 
     Raises:
         OSError: the folder has no configuration.
+        ValueError: the folder holds another codec.
     """
 
     # Of the tensors, those that codes do not depend on.
@@ -137,7 +147,7 @@ class CodecFrames(FrameEncoder):
     def __init__(self, source: PreTrainedModel | str):
         is_loaded = isinstance(source, PreTrainedModel)
         self._model, self._source = (source, None) if is_loaded else (None, source)
-        self.config = source.config if is_loaded else self.model_class().config_class.from_pretrained(str(source))
+        self.config = source.config if is_loaded else self.load_config(source)
         self.read_config(self.config)
 
     @classmethod
@@ -152,6 +162,17 @@ class CodecFrames(FrameEncoder):
     @classmethod
     def load(cls, source: str) -> "CodecFrames":
         return cls(source)
+
+    def load_config(self, folder: str) -> PretrainedConfig:
+        """Read the configuration in a folder, which must be of this family."""
+        config_class = self.model_class().config_class
+        model_type = read_json_object(os.path.join(folder, CONFIGURATION)).get("model_type")
+        if model_type != config_class.model_type:
+            raise ValueError(
+                f"Got a model of type {model_type!r} in {folder} as the frame encoder {self.frame_encoder_type!r}; "
+                f"expected {config_class.model_type!r}: set `frame_encoder_type` to its family."
+            )
+        return load_config(config_class, str(folder))
 
     @property
     def model(self) -> PreTrainedModel:
@@ -188,7 +209,9 @@ class CodecFrames(FrameEncoder):
 def load_frozen(model_class: type[PreTrainedModel], source: str) -> PreTrainedModel:
     """Load a model of a folder for inference alone: float32, from safetensors, every tensor in memory of its own."""
     folder = source.complete() if hasattr(source, "complete") else source
-    model = model_class.from_pretrained(str(folder), dtype=torch.float32, use_safetensors=True)
+    use_safetensors = getattr(folder, "use_safetensors", True) or None  # None takes either
+    options = {"dtype": torch.float32, "use_safetensors": use_safetensors}
+    model = load_checked(model_class.from_pretrained, model_class, str(folder), **options)
     # Weights of a mapped file begin at any byte, and the last bits of a product depend on where.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
@@ -196,12 +219,13 @@ def load_frozen(model_class: type[PreTrainedModel], source: str) -> PreTrainedMo
 
 
 def fingerprint_tensors(tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of named tensors, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    """SHA-256 of tensors, whatever their names, which differ between versions of transformers."""
+    digests = []
+    for tensor in tensors.values():
+        digest = hashlib.sha256(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+        digests.append(digest.digest())
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def save_settings(folder: str, settings: dict) -> None:

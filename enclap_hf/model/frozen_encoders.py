@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from .clap_encoder import ClapEncoder
-from .encoder_sources import EncoderFolder, check_source, find_folder
+from .encoder_sources import ACCESS_ARGUMENTS, EncoderFolder, check_source, find_folder
 from .frame_encoder import LOADING, FrameEncoder
 
 # Beside a checkpoint, which does not hold its encoders: their folders on this machine. Never uploaded, by its name.
@@ -60,8 +60,8 @@ class FrozenEncoders:
         with LOADING:
             if self._frame is None:
                 family = self._find_family()
-                folder = self.find_folder(family.part if hasattr(family, "part") else "codec")
-                loaded = family.load(folder if issubclass(family, FrameEncoder) else folder.complete())
+                folder = self.find_folder(getattr(family, "part", "codec"))
+                loaded = family.load(folder if issubclass(family, FrameEncoder) else folder.complete_all())
                 if hasattr(loaded, "bind"):
                     loaded.bind(processor)
                 self._frame = move(loaded, self.device)
@@ -83,6 +83,8 @@ class FrozenEncoders:
     @property
     def part_of_frames(self) -> str:
         """Folder of a repository that holds the frame encoder."""
+        if self._frame is None and self.frame_encoder_type is None:
+            return "codec"  # the families that are elsewhere are always named
         family = type(self._frame) if self._frame is not None else self._find_family()
         return getattr(family, "part", "codec")
 
@@ -116,8 +118,8 @@ class FrozenEncoders:
 
     def find_folder(self, part: str) -> EncoderFolder:
         """The folder of an encoder, see [`~encoder_sources.find_folder`]."""
-        access = {key: value for key, value in self.location.items() if key not in ("repo_id", "revision")}
-        return find_folder(self.resolve_source(part), access, part)
+        access = {key: self.location[key] for key in ACCESS_ARGUMENTS if key in self.location}
+        return find_folder(self.resolve_source(part), access, part, self.location.get("use_safetensors", True))
 
     def _find_place(self, part: str, fingerprint: str) -> str:
         """Folder of an encoder of a checkpoint, on the machine that wrote it.
@@ -139,7 +141,10 @@ class FrozenEncoders:
 
     def has_folder(self, part: str) -> bool:
         """Whether an encoder can be read again from somewhere."""
-        return self._given[0 if part == "codec" else 1] is None
+        frame_encoder, clap_encoder = self._given
+        if frame_encoder is not None and part == self.part_of_frames:
+            return False
+        return part != "clap" or clap_encoder is None
 
     def is_elsewhere(self, part: str) -> bool:
         """Whether an encoder is in a repository of its own on the Hub."""

@@ -8,29 +8,26 @@ line what came, what is allowed and what to do; `RequestError.status_code` is fo
     audio/wav, audio/mpeg, ...            the file itself
     {"inputs": "UklGR..."}                the file in base64; data: URLs too
     {"inputs": {"array": [...], "sampling_rate": 16000}}
-    {"inputs": "https://..."}             refused unless ENCLAP_ALLOW_URLS=1
+    {"inputs": "https://..."}             refused: nothing is downloaded here
 
-`parameters` beside `inputs`: those of `PARAMETERS`. The answer is the pipeline's: {"text"}, or with
-`num_return_sequences` a list of {"text", "score"}, best first.
+Samples are fractions of full scale, or whole numbers of 16 bits. `parameters` beside `inputs`: those of `PARAMETERS`.
+The answer is the pipeline's: {"text"}, or with `num_return_sequences` a list of {"text", "score"}, best first.
 
 Limits, from the environment: ENCLAP_MAX_BYTES of a file (25000000), ENCLAP_MAX_DURATION_S of a recording (120).
 """
 
 import base64
 import binascii
-import http.client
 import importlib
-import ipaddress
+import logging
 import math
 import os
-import socket
-import ssl
-import time
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import SplitResult, urljoin, urlsplit
 
 import numpy as np
 from transformers import pipeline
+
+logger = logging.getLogger(__name__)
 
 # What a request may set: type, least and greatest value.
 PARAMETERS = {
@@ -43,27 +40,30 @@ PARAMETERS = {
     "temperature": (float, 0.05, 5.0),
     "top_k": (int, 1, 1000),
     "top_p": (float, 0.01, 1.0),
+    "silence_dbfs": (float, -300.0, 0.0),
 }
+# Of those, what null turns off.
+OPTIONAL_PARAMETERS = ("silence_dbfs",)
 SAMPLING_PARAMETERS = ("temperature", "top_k", "top_p")
 INPUTS_HELP = (
     'Send an audio file as the body, or JSON {"inputs": the file in base64} or '
     '{"inputs": {"array": [samples], "sampling_rate": Hz}}.'
 )
-DOWNLOAD_TIMEOUT_S = 30.0
-MAX_REDIRECTS = 5
+MAX_MESSAGE_CHARACTERS = 500
+INT16 = np.iinfo(np.int16)
 
 
 class RequestError(ValueError):
     """A request that cannot be answered; the message is one line for its sender.
 
     Args:
-        message: what came, what is allowed, what to do.
-        status_code: the HTTP status that fits: 400 malformed, 403 not enabled, 413 too large, 415 no audio that can be
-            read, 422 a parameter out of its range.
+        message: what came, what is allowed, what to do; it is put on one line of bounded length.
+        status_code: the HTTP status that fits: 400 malformed, 403 not done here, 413 too large, 415 no audio that can
+            be read, 422 a parameter out of its range, 500 a fault of this service.
     """
 
     def __init__(self, message: str, status_code: int = 400):
-        super().__init__(message)
+        super().__init__(make_line(message))
         self.status_code = status_code
 
 
@@ -79,7 +79,8 @@ class EndpointHandler:
     def __init__(self, path: str = ""):
         self.max_bytes = read_limit("ENCLAP_MAX_BYTES", 25_000_000)
         self.max_duration_s = read_limit("ENCLAP_MAX_DURATION_S", 120)
-        self.allow_urls = os.environ.get("ENCLAP_ALLOW_URLS", "").lower() in ("1", "true", "yes")
+        if os.environ.get("ENCLAP_ALLOW_URLS"):
+            logger.warning("ENCLAP_ALLOW_URLS has no effect: nothing is downloaded here; callers send the file itself.")
         folder = path or os.path.dirname(os.path.abspath(__file__))
         self.captioner = pipeline("audio-captioning", model=folder, dtype="auto", trust_remote_code=True)
         # Loaded here: `from_pretrained` sets the process's default dtype, which no other thread's request may meet.
@@ -109,7 +110,16 @@ class EndpointHandler:
 
     def caption(self, recording: bytes | dict, options: dict) -> dict | list[dict]:
         """Decode and caption, in the one thread for it, so that only one decoded recording is in memory at a time."""
-        return self.captioner(self.load(recording), **options)
+        loaded = self.load(recording)
+        try:
+            return self.captioner(loaded, **options)
+        except self._audio_loading.AudioLoadError as error:
+            raise RequestError(str(error), 415) from None
+        except Exception as error:  # whatever it is, its sender gets one line, and the log all of it
+            logger.exception("A recording could not be captioned.")
+            raise RequestError(
+                f"The recording could not be captioned ({error or type(error).__name__}).", 500
+            ) from None
 
     def read_inputs(self, inputs) -> bytes | dict:
         """An encoded file as bytes, or samples as a dict of array and sampling rate."""
@@ -124,15 +134,11 @@ class EndpointHandler:
         return bytes(inputs)
 
     def read_text(self, text: str) -> bytes:
-        """The file that a text holds or points to. Text is never the name of a file on this machine."""
+        """The file that a text holds. Text is never the name of a file on this machine, nor an address to ask."""
         if text[:8].lower().startswith(("http://", "https://")):
-            if not self.allow_urls:
-                raise RequestError(
-                    "Got an address, and this endpoint downloads nothing: send the file itself, or set "
-                    "ENCLAP_ALLOW_URLS=1 where the endpoint is configured.",
-                    403,
-                )
-            return download(text, self.max_bytes)
+            raise RequestError(
+                "Got an address, and this endpoint downloads nothing: download it, and send the file itself.", 403
+            )
         if len(text) > 4 * self.max_bytes // 3 + 1024:  # before it is decoded; 1024 for a data: URL's head
             raise too_large(f"base64 of {len(text)} characters", self.max_bytes)
         return decode_base64(text)
@@ -143,6 +149,12 @@ class EndpointHandler:
             loaded = self._audio_loading.load_audio(recording, max_duration_s=self.max_duration_s + 1)
         except self._audio_loading.AudioLoadError as error:
             raise RequestError(str(error), 415) from None
+        except Exception as error:  # decoders fail in ways of their own
+            logger.exception("A recording could not be decoded.")
+            reason = str(error) or type(error).__name__
+            raise RequestError(
+                f"The recording could not be decoded ({reason}); convert it and send it again.", 415
+            ) from None
         if len(loaded.samples) > self.max_duration_s * loaded.sampling_rate:
             raise RequestError(
                 f"Got a recording longer than {self.max_duration_s:g} s, the most that is allowed; send a part of it, "
@@ -160,6 +172,11 @@ class EndpointHandler:
                 f"Got {describe(parameters)} as `parameters`; expected an object of {', '.join(PARAMETERS)}."
             )
         options = {name: check_parameter(name, value) for name, value in parameters.items()}
+        most = self.captioner.model.config.max_position_embeddings - 1  # the start token takes one
+        if options.get("max_new_tokens", 0) > most:
+            raise RequestError(
+                f"Got {options['max_new_tokens']} as `max_new_tokens`; this model writes at most {most}.", 422
+            )
         is_sampling = options.get("do_sample", False)
         for name in SAMPLING_PARAMETERS:
             if name in options and not is_sampling:
@@ -194,10 +211,12 @@ def read_limit(name: str, default: int) -> float:
     return limit
 
 
-def check_parameter(name: str, value) -> int | float | bool:
+def check_parameter(name: str, value) -> int | float | bool | None:
     """One parameter's value in its own type; numbers may come as text, as they do from a query string."""
     if name not in PARAMETERS:
-        raise RequestError(f"Got the parameter `{name:.40}`; allowed are {', '.join(PARAMETERS)}.", 422)
+        raise RequestError(f"Got the parameter `{make_line(name, 40)}`; allowed are {', '.join(PARAMETERS)}.", 422)
+    if value is None and name in OPTIONAL_PARAMETERS:
+        return None
     kind, least, greatest = PARAMETERS[name]
     if kind is bool:
         if not isinstance(value, bool):
@@ -216,11 +235,19 @@ def check_parameter(name: str, value) -> int | float | bool:
 def describe(value) -> str:
     """A value in a few words, however large it is."""
     if isinstance(value, dict):
-        return f"an object with keys {sorted(map(str, value))[:8]}"
+        return f"an object with keys {[make_line(name, 40) for name in sorted(map(str, value))[:8]]}"
     if isinstance(value, (list, tuple)):
         return f"a list of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    if isinstance(value, int) and abs(value) >= 10**60:
+        return "a number of more than 60 digits"  # whose text Python itself refuses to make
+    return make_line(repr(value[:100] if isinstance(value, (str, bytes, bytearray)) else value), 60)
+
+
+def make_line(text: str, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
+    """A text on one line of bounded length, in characters that any client can read."""
+    words = " ".join(text[: 4 * limit].split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
 def too_large(what: str, max_bytes: float) -> RequestError:
@@ -236,15 +263,26 @@ def too_large(what: str, max_bytes: float) -> RequestError:
 
 
 def read_samples(inputs: dict) -> dict:
-    """Samples that came as JSON lists: (num_samples,) or (channels, num_samples)."""
+    """Samples that came as JSON lists: (num_samples,) or (channels, num_samples).
+
+    JSON writes 1.0 as 1, so whole numbers from -1 to 1 are samples at full scale; larger ones are 16 bit samples.
+    """
     if not isinstance(inputs.get("array"), (list, np.ndarray)) or inputs.get("sampling_rate") is None:
         raise RequestError(f"Got {describe(inputs)} as `inputs`. {INPUTS_HELP}")
     try:
         array = np.asarray(inputs["array"])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RequestError(
             "Got lists of unlike lengths as `array`; expected samples, or one list per channel."
         ) from None
+    if array.dtype.kind in "iu" and array.size:
+        lowest, highest = int(array.min()), int(array.max())
+        if lowest < INT16.min or highest > INT16.max:
+            raise RequestError(
+                f"Got whole numbers from {lowest} to {highest} as `array`; expected fractions of full scale, -1 to 1, "
+                f"or 16 bit samples, {INT16.min} to {INT16.max}."
+            )
+        array = array.astype(np.float32 if lowest >= -1 and highest <= 1 else np.int16)
     return {"array": array, "sampling_rate": inputs["sampling_rate"]}
 
 
@@ -265,80 +303,3 @@ def decode_base64(text: str) -> bytes:
     if not content:
         raise RequestError(f"Got an empty text as `inputs`. {INPUTS_HELP}")
     return content
-
-
-# Downloads
-
-
-def download(url: str, max_bytes: float) -> bytes:
-    """Fetch a file from a public address, following redirects to public addresses only."""
-    deadline = time.monotonic() + DOWNLOAD_TIMEOUT_S
-    for _ in range(MAX_REDIRECTS + 1):
-        try:
-            parts = urlsplit(url)
-            connection = connect(parts)
-        except (OSError, ValueError) as error:
-            raise error if isinstance(error, RequestError) else download_failed(url, error) from None
-        try:
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request("GET", target, headers={"User-Agent": "enclap-hf", "Accept-Encoding": "identity"})
-            response = connection.getresponse()
-            if response.status in (301, 302, 303, 307, 308) and response.headers["Location"]:
-                url = urljoin(url, response.headers["Location"])
-                continue
-            if response.status != 200:
-                raise download_failed(url, f"its server answered {response.status}")
-            return read_body(response, max_bytes, deadline)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise error if isinstance(error, RequestError) else download_failed(url, error) from None
-        finally:
-            connection.close()
-    raise download_failed(url, f"more than {MAX_REDIRECTS} redirects")
-
-
-def connect(parts: SplitResult) -> http.client.HTTPConnection:
-    """Open a connection to an address that was checked, not to a name that could resolve anew to another."""
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("expected http://host/... or https://host/...")
-    is_https = parts.scheme == "https"
-    connection = (http.client.HTTPSConnection if is_https else http.client.HTTPConnection)(parts.hostname, parts.port)
-    found = socket.getaddrinfo(connection.host, connection.port, type=socket.SOCK_STREAM)
-    if not all(is_public(address[0]) for *_, address in found):
-        raise RequestError(
-            f"Got an address inside a private network ({parts.hostname}); only public ones are allowed.", 403
-        )
-    connection.sock = socket.create_connection(found[0][4][:2], timeout=DOWNLOAD_TIMEOUT_S / 3)
-    if is_https:
-        context = ssl.create_default_context()
-        connection.sock = context.wrap_socket(connection.sock, server_hostname=parts.hostname)
-    return connection
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet, also in its disguises inside IPv6."""
-    ip = ipaddress.ip_address(address)
-    if ip.version == 6:
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None,))[0]
-        if inner is None and ip not in ipaddress.ip_network("2000::/3"):
-            return False
-        ip = inner or ip
-    return ip.is_global and not ip.is_multicast
-
-
-def read_body(response: http.client.HTTPResponse, max_bytes: float, deadline: float) -> bytes:
-    """A response's body, read no further than is allowed in bytes and time."""
-    content = bytearray()
-    while block := response.read1(1 << 16):
-        content += block
-        if len(content) > max_bytes:
-            raise too_large(f"an address with more than {max_bytes:.0f} bytes", max_bytes)
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not done after {DOWNLOAD_TIMEOUT_S:.0f} s")
-    return bytes(content)
-
-
-def download_failed(url: str, reason: object) -> RequestError:
-    """The refusal of an address that gave no file."""
-    return RequestError(
-        f"Got {describe(url)}, which could not be downloaded ({reason}); check it, or send the file itself."
-    )

@@ -30,5 +30,5 @@ class MimiFrames(CodecFrames):
 
     def encode_alone(self, clip: torch.Tensor) -> torch.Tensor:
         """(num_samples,) -> (T, K)."""
-        codes = self.model.encode(clip[None, None], num_quantizers=self.num_codebooks).audio_codes
+        codes = self.model.encode(clip[None, None], num_quantizers=self.kept_codebooks).audio_codes
         return codes[0].t()  # (1, K, T) -> (T, K)

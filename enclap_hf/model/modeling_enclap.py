@@ -11,12 +11,13 @@ What differs from BART:
 Layers, decoder, cache and search are those of transformers.
 """
 
+import copy
 import os
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import BartForConditionalGeneration, BartModel, BartPreTrainedModel
+from transformers import BartForConditionalGeneration, BartModel, BartPreTrainedModel, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.models.bart.modeling_bart import (
     BartDecoder,
@@ -28,6 +29,7 @@ from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .encoder_enclap import EnClapEncoder, build_slot_mask
 from .generation_enclap import SharedAudioGenerationMixin, SharedCrossAttention, broadcast_slot_mask
 from .losses_enclap import IGNORED_TARGET, masked_codec_loss, smoothed_caption_loss
+from .model_checks import load_checked
 from .onednn_linear import use_onednn
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
 
@@ -78,6 +80,15 @@ class EnClapModel(BartModel):
         use_onednn(self)
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load as every model of transformers, but refuse damaged files, and weights that are missing or not finite.
+
+        Raises:
+            ModelFileError: one line that names the file and the fault.
+        """
+        return load_checked(super().from_pretrained, cls, pretrained_model_name_or_path, *args, **kwargs)
+
     def forward(
         self,
         audio_codes: torch.LongTensor | None = None,
@@ -111,9 +122,9 @@ class EnClapModel(BartModel):
             encoder_outputs = self.encode(*audio, **kwargs)
         states = encoder_outputs[0]
         slot_mask = build_slot_mask(attention_mask, states.shape[1] - NUM_EXTRA_SLOTS)
-        num_rows = len(decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds)
-        check_decoder_rows(num_rows, len(states))
-        if slot_mask is not None and num_rows != len(states):
+        num_rows = (decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds).shape[0]
+        check_decoder_rows(num_rows, states.shape[0])
+        if slot_mask is not None and num_rows != states.shape[0]:  # `len` would fix the batch size of an exported graph
             slot_mask = broadcast_slot_mask(slot_mask, states)
         outputs = super().forward(
             attention_mask=slot_mask,
@@ -171,6 +182,15 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
             **PUBLISHED_DECODING, forced_bos_token_id=config.bos_token_id, forced_eos_token_id=config.eos_token_id
         )
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load as every model of transformers, but refuse damaged files, and weights that are missing or not finite.
+
+        Raises:
+            ModelFileError: one line that names the file and the fault.
+        """
+        return load_checked(super().from_pretrained, cls, pretrained_model_name_or_path, *args, **kwargs)
+
     def forward(
         self,
         audio_codes: torch.LongTensor | None = None,
@@ -207,8 +227,8 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
                 a larger one; or (1 + K,), followed by the number of hidden codes of each codebook.
             return_dict: False returns a tuple.
             audio_features: (B, T, F) continuous frames in place of `audio_codes`, where the captioner reads those.
-            use_mcm: hide the codes of `mcm_targets` and compute that loss; None does so in training alone, and an
-                evaluation then reads all codes.
+            use_mcm: hide the codes of `mcm_targets` and compute that loss; None does so in training, where the codes
+                come hidden, and where there are no `labels`: else an evaluation reads all codes.
             kwargs: the other arguments of `BartModel.forward`.
         Returns:
             [`EnClapSeq2SeqLMOutput`], `logits` (B, S, V).
@@ -221,10 +241,10 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-        if not (self.training if use_mcm is None else use_mcm):
+        if mcm_targets is not None and not self.wants_mcm(use_mcm, audio_codes, mcm_targets, labels is not None):
             mcm_targets = None
-        elif mcm_targets is not None and audio_codes is not None:
-            audio_codes = hide_codes(audio_codes, mcm_targets, self.config.codec_mask_token_id)
+        elif mcm_targets is not None and audio_codes is not None and audio_codes.shape == mcm_targets.shape:
+            audio_codes = audio_codes.masked_fill(mcm_targets != IGNORED_TARGET, self.config.codec_mask_token_id)
         if encoder_outputs is None:
             audio = (audio_codes, clap_embedding, attention_mask, inputs_embeds, audio_features)
             encoder_outputs = self.model.encode(*audio, **kwargs)
@@ -258,6 +278,33 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
             mcm_loss=mcm_loss,
         )
         return result if wants_dict(self.config, return_dict) else result.to_tuple()
+
+    def _default_max_length(self) -> int:
+        """The model's own limit, or the published one where its generation_config.json has none."""
+        return self.generation_config.max_length or PUBLISHED_DECODING["max_length"]
+
+    def find_decoding(self, generation_config: GenerationConfig | None = None, **kwargs) -> GenerationConfig:
+        """What [`generate`] decodes with, given these arguments: the forced tokens and the limit among it."""
+        decoding = copy.deepcopy(self.generation_config if generation_config is None else generation_config)
+        decoding.update(**{name: value for name, value in kwargs.items() if hasattr(decoding, name)})
+        prompt = kwargs.get("decoder_input_ids")
+        if kwargs.get("max_length") is None and decoding.max_new_tokens is not None:
+            decoding.max_length = decoding.max_new_tokens + (1 if prompt is None else prompt.shape[1])
+        for name in ("forced_bos_token_id", "forced_eos_token_id", "eos_token_id", "max_length"):
+            if getattr(decoding, name) is None:  # as `generate` fills a configuration up
+                setattr(decoding, name, getattr(self.generation_config, name))
+        decoding.max_length = decoding.max_length or self._default_max_length()
+        return decoding
+
+    def wants_mcm(self, use_mcm: bool | None, audio_codes, mcm_targets: torch.Tensor, has_labels: bool) -> bool:
+        """Whether a batch with targets of masked codec modelling is to compute it, see `use_mcm` of [`forward`]."""
+        if use_mcm is not None:
+            return use_mcm
+        if self.training or not has_labels or audio_codes is None or audio_codes.shape != mcm_targets.shape:
+            return True
+        if torch.compiler.is_compiling():
+            return False
+        return bool((audio_codes[mcm_targets != IGNORED_TARGET] == self.config.codec_mask_token_id).all())
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
         """Write the model as every transformers model, and the code that loads it without the package.
@@ -299,7 +346,7 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
         limits = [kwargs.get(name) for name in ("generation_config", "max_length", "max_new_tokens")]
         if all(limit is None for limit in [*limits, self.generation_config.max_new_tokens]):
-            kwargs["max_length"] = self.generation_config.max_length  # transformers 5.0 adds the prompt to a default
+            kwargs["max_length"] = self._default_max_length()  # transformers 5.0 adds the prompt to a default
         encoder_outputs = kwargs.get("encoder_outputs")
         if encoder_outputs is None and inputs is None and kwargs.get("audio_codes") is None:
             frames, features = kwargs.pop("inputs_embeds", None), kwargs.pop("audio_features", None)
@@ -314,35 +361,25 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         return super().generate(inputs, **kwargs)
 
 
-def hide_codes(audio_codes: torch.LongTensor, mcm_targets: torch.LongTensor, mask_id: int) -> torch.LongTensor:
-    """The codes with the mask id where there are targets; both (B, T, K)."""
-    if audio_codes.shape != mcm_targets.shape:
-        raise ValueError(
-            f"Got `mcm_targets` of shape {tuple(mcm_targets.shape)} for `audio_codes` of shape "
-            f"{tuple(audio_codes.shape)}; expected the same (B, T, K)."
-        )
-    return audio_codes.masked_fill(mcm_targets != IGNORED_TARGET, mask_id)
-
-
 def check_targets(
     states: torch.Tensor, labels: torch.Tensor | None, mcm_targets: torch.Tensor | None, num_codebooks: int
 ) -> None:
     """Refuse targets that are not of these recordings, whose states are (B, T + 3, D)."""
-    num_clips, num_frames = len(states), states.shape[1] - NUM_EXTRA_SLOTS
-    if labels is not None and len(labels) != num_clips:
+    num_clips, num_frames = states.shape[0], states.shape[1] - NUM_EXTRA_SLOTS
+    if labels is not None and labels.shape[0] != num_clips:
         raise ValueError(
-            f"Got `labels` of {len(labels)} rows for {num_clips} recordings; expected one caption a recording."
+            f"Got `labels` of {labels.shape[0]} rows for {num_clips} recordings; expected one caption a recording."
         )
     expected = (num_clips, num_frames, num_codebooks)
     if mcm_targets is not None and tuple(mcm_targets.shape) != expected:
         raise ValueError(
-            f"Got `mcm_targets` of shape {tuple(mcm_targets.shape)}; expected (B, T, K) = {expected}, as the recordings."
+            f"Got `mcm_targets` of shape {tuple(mcm_targets.shape)}; expected (B, T, K) = {expected} here."
         )
 
 
 def check_decoder_rows(num_rows: int, num_clips: int) -> None:
     """Refuse a decoder input that is not of these recordings: one row each, or the beams of each behind one another."""
-    if num_rows % num_clips:
+    if not torch.compiler.is_compiling() and num_rows % num_clips:
         raise ValueError(
             f"Got a decoder input of {num_rows} rows for {num_clips} recordings; expected one row, or the same number "
             "of beams, for each."

@@ -1,20 +1,30 @@
 """`pipeline("audio-captioning")`: recordings in any form, to captions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch.utils.data import Dataset
 from transformers import GenerationConfig, Pipeline
+from transformers.modeling_outputs import BaseModelOutput
 
-from .audio_arrays import scale_to_float32  # noqa: F401 (transformers 5.0 copies only what this file names itself)
-from .audio_decoding import LoadedAudio  # noqa: F401 (as above)
-from .audio_errors import AudioLoadError
-from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
-from .audio_loading import as_audio_batch
-from .audio_resampling import resample_audio  # noqa: F401 (as above)
+from .audio_loading import AudioLoadError, as_audio_batch
+from .caption_scores import score_sequences
 from .repository import save_repository
 
 TASK = "audio-captioning"
+# Peak below which a recording counts as silent, dB of full scale: 10 of the 16 bits of a sample are then never used.
+SILENCE_DBFS = -70.0
+# Arguments of `generate` beside those of `GenerationConfig` that a pipeline passes on.
+GENERATE_ARGUMENTS = (
+    *("generation_config", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "streamer"),
+    "decoder_input_ids",
+)
+# What `generate` returns beside token ids when it is asked to, which a pipeline's result has no place for.
+OUTPUT_ARGUMENTS = (
+    *("output_scores", "output_logits", "output_attentions", "output_hidden_states"),
+    "return_dict_in_generate",
+)
+_UNSET = object()
 
 
 class ClipDataset(Dataset):
@@ -34,21 +44,25 @@ class AudioCaptioningPipeline(Pipeline):
     """Captions recordings.
 
     Calling it with one recording (path, bytes, file object, array or tensor, `datasets` audio dict) returns
-    `{"text": caption}`; with a list or a dataset column, a list of such; with a generator or a `datasets.Dataset`
-    column wrapped in `KeyDataset`, they come one by one. With `num_return_sequences=n` every recording gives a list of
-    n dicts, best first, which have a `score` too: the log probability of a caption's tokens, divided by their number to
-    the power of beam search's `length_penalty`, or by their number where tokens are sampled.
+    `{"text": caption, "score": score}`; with a list or a dataset column, a list of such; with an iterator, a streamed
+    column or a `KeyDataset`, they come one by one. With `num_return_sequences=n` every recording gives a list of n such
+    dicts: beams in the order of the search, samples best first. The score is the mean log probability of the caption's
+    tokens, see `caption_scores.py`. A recording without sound gives `{"text": "", "silent": True}`.
 
     Args of a call, or of `pipeline(...)` for every call:
         sampling_rate: Hz of arrays and tensors, which do not carry it.
         batch_size: recordings captioned together; the captions are the same for any.
         errors: "raise" stops at a recording that cannot be read; "return" gives `{"text": None, "error": reason}` for
             it and goes on.
-        generate_kwargs: arguments of `generate`; those of `GenerationConfig` may also be passed by themselves.
+        silence_dbfs: peak below which a recording is silent, dB of full scale, -70 unless given; None captions all.
+        generate_kwargs: arguments of `generate`; those of `GenerationConfig`, `generation_config`, `logits_processor`,
+            `stopping_criteria`, `prefix_allowed_tokens_fn`, `decoder_input_ids` and `streamer` may also be passed by
+            themselves.
 
     Raises:
         AudioLoadError: a recording that cannot be read, with `errors="raise"`.
-        TypeError: an argument that neither the pipeline nor `generate` knows.
+        TypeError: an argument that neither the pipeline nor `generate` knows, or whose result a pipeline cannot return.
+        ValueError: the processor is not the captioner's, or an argument is out of its range.
 
     Example:
         >>> from transformers import pipeline
@@ -67,87 +81,98 @@ class AudioCaptioningPipeline(Pipeline):
         self.processor.check_captioner(self.model.config)
         self.processor.to(self.device)
 
-    def _sanitize_parameters(self, sampling_rate=None, errors=None, generate_kwargs=None, **kwargs):
+    def _sanitize_parameters(
+        self, sampling_rate=None, errors=None, silence_dbfs=_UNSET, generate_kwargs=None, **kwargs
+    ):
         if errors not in (None, "raise", "return"):
             raise ValueError(f'Got `errors`={errors!r}; expected "raise" or "return".')
-        known = vars(GenerationConfig())
-        for name in kwargs:
-            if name not in known:
-                raise TypeError(
-                    f"Got `{name}`, which neither the pipeline nor `generate` knows; pass arguments of "
-                    "`GenerationConfig`, such as `num_beams`, or use `generate_kwargs`."
-                )
+        is_number = isinstance(silence_dbfs, (int, float)) and not isinstance(silence_dbfs, bool)
+        if silence_dbfs is not _UNSET and silence_dbfs is not None and not (is_number and silence_dbfs <= 0):
+            raise ValueError(
+                f"Got `silence_dbfs`={silence_dbfs!r}; expected dB of full scale, 0 or below, or None to caption all."
+            )
         preprocess = {"sampling_rate": sampling_rate, "errors": errors}
-        return (
-            {name: value for name, value in preprocess.items() if value is not None},
-            {
-                **(generate_kwargs or {}),
-                **kwargs,
-            },
-            {},
-        )
+        preprocess = {name: value for name, value in preprocess.items() if value is not None}
+        if silence_dbfs is not _UNSET:
+            preprocess["silence_dbfs"] = silence_dbfs
+        return preprocess, check_generate_arguments({**(generate_kwargs or {}), **kwargs}), {}
 
     def __call__(self, inputs, **kwargs):
         """Caption one recording or several; see the class."""
-        if (
-            isinstance(inputs, Sequence)
-            and not isinstance(inputs, Dataset)
-            and not isinstance(inputs, (str, bytes, bytearray, memoryview))
-        ):
-            clips, is_batch = as_audio_batch(inputs)
-            if not is_batch:
-                return super().__call__(torch.tensor(clips[0]), **kwargs)
+        if isinstance(inputs, Dataset):
+            return super().__call__(inputs, **kwargs)
+        if is_stream(inputs):
+            return super().__call__((clip for clip in inputs), **kwargs)
+        clips, is_batch = as_audio_batch(inputs)
+        if is_batch:
             return list(super().__call__(ClipDataset(clips), **kwargs))
-        return super().__call__(inputs, **kwargs)
+        clip = clips[0]
+        if isinstance(clip, (list, tuple)):  # one clip, which the base class would take for several
+            return next(iter(super().__call__(ClipDataset([clip]), **kwargs)))
+        return super().__call__(clip, **kwargs)
 
-    def preprocess(self, inputs, sampling_rate: int | None = None, errors: str = "raise") -> dict:
+    def preprocess(
+        self,
+        inputs,
+        sampling_rate: int | None = None,
+        errors: str = "raise",
+        silence_dbfs: float | None = SILENCE_DBFS,
+    ) -> dict:
         """Load one recording and prepare it for the two encoders."""
         try:
-            return {"clip": [dict(self.processor.prepare([inputs], sampling_rate=sampling_rate))]}
+            prepared = self.processor.prepare([inputs], sampling_rate=sampling_rate)
         except AudioLoadError as error:
             if errors == "raise":
                 raise
             return {"clip": [{"error": str(error)}]}
+        if silence_dbfs is not None and prepared["peak"].item() < 10 ** (silence_dbfs / 20):
+            return {"clip": [{"silent": True}]}
+        return {"clip": [dict(prepared)]}
 
     def _forward(self, model_inputs: dict, **generate_kwargs) -> dict:
-        """Encode and caption a batch; (B, n, S) token ids, (B, n) scores, and the reasons of unreadable clips."""
+        """Encode and caption a batch: of each recording the captions' ids (n, S) and scores (n,), or its fate."""
         # Batches come as a list of one-element lists, a single clip as that one element.
         clips = [clip[0] if isinstance(clip, list) else clip for clip in model_inputs["clip"]]
-        readable = [i for i, clip in enumerate(clips) if "error" not in clip]
-        errors = [clip.get("error") for clip in clips]
-        if not readable:
-            nothing = torch.full((len(clips), 1, 1), self.model.config.pad_token_id)
-            return {"sequences": nothing, "scores": torch.zeros(len(clips), 1), "error": errors}
-        batch = self.processor.encode_prepared(join_prepared([clips[i] for i in readable])).to(self.device)
-        out = self.model.generate(**batch, **generate_kwargs, output_scores=True, return_dict_in_generate=True)
-        captions_per_clip = len(out.sequences) // len(readable)
-        sequences = out.sequences.new_full(
-            (len(clips), captions_per_clip, out.sequences.shape[1]), self.model.config.pad_token_id
-        )
-        scores = torch.zeros(len(clips), captions_per_clip, device=sequences.device)
-        sequences[readable] = out.sequences.unflatten(0, (len(readable), -1))
-        scores[readable] = self._sequence_scores(out).float().unflatten(0, (len(readable), -1))
-        return {"sequences": sequences, "scores": scores, "error": errors}
+        results = [{name: clip[name] for name in ("error", "silent") if name in clip} for clip in clips]
+        captioned = [i for i, result in enumerate(results) if not result]
+        if captioned:
+            sequences, scores = self._caption([clips[i] for i in captioned], generate_kwargs)
+            for i, ids, clip_scores in zip(captioned, sequences, scores, strict=True):
+                results[i] = {"sequences": ids, "scores": clip_scores}
+        return {"results": results}
 
-    def _sequence_scores(self, out) -> torch.Tensor:
-        """Beam search's own score of each sequence, or the mean log probability of its sampled tokens."""
-        if getattr(out, "sequences_scores", None) is not None:
-            return out.sequences_scores
-        steps = self.model.compute_transition_scores(out.sequences, out.scores, normalize_logits=True)
-        generated = out.sequences[:, -steps.shape[1] :] != self.model.config.pad_token_id
-        return steps.masked_fill(~generated, 0).sum(1) / generated.sum(1).clamp(min=1)
+    def _caption(self, clips: list[dict], generate_kwargs: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids (B, n, S) and scores (B, n) of prepared clips, each clip's captions in the order to show them."""
+        batch = self.processor.encode_prepared(join_prepared(clips)).to(self.device)
+        mask = batch.pop("attention_mask")
+        states = self.model.model.encoder(**batch, attention_mask=mask)[0]
+        decoding = self.model.find_decoding(**generate_kwargs)
+        sequences = self.model.generate(encoder_outputs=BaseModelOutput(states), attention_mask=mask, **generate_kwargs)
+        prompt = generate_kwargs.get("decoder_input_ids")
+        scores = score_sequences(
+            self.model,
+            sequences,
+            BaseModelOutput(states),
+            mask,
+            decoding,
+            1 if prompt is None else prompt.shape[1],
+        )
+        sequences, scores = sequences.unflatten(0, (len(clips), -1)), scores.unflatten(0, (len(clips), -1))
+        if decoding.do_sample and decoding.num_beams == 1:  # samples come in no order
+            order = scores.argsort(dim=1, descending=True, stable=True)
+            sequences, scores = sequences.take_along_dim(order.unsqueeze(2), 1), scores.take_along_dim(order, 1)
+        return sequences, scores
 
     def postprocess(self, model_outputs: dict) -> dict | list[dict]:
         """Decode one recording's captions."""
-        error = model_outputs["error"][0] if isinstance(model_outputs["error"], list) else model_outputs["error"]
-        if error is not None:
-            return {"text": None, "error": error}
-        texts = self.processor.batch_decode(model_outputs["sequences"][0])
-        if len(texts) == 1:
-            return {"text": texts[0]}
-        scores = model_outputs["scores"][0].tolist()
+        result = model_outputs["results"][0] if isinstance(model_outputs["results"], list) else model_outputs["results"]
+        if "error" in result:
+            return {"text": None, "error": result["error"]}
+        if "silent" in result:
+            return {"text": "", "silent": True}
+        texts, scores = self.processor.batch_decode(result["sequences"]), result["scores"].tolist()
         captions = [{"text": text, "score": score} for text, score in zip(texts, scores, strict=True)]
-        return sorted(captions, key=lambda caption: -caption["score"])  # sampled ones come in any order
+        return captions[0] if len(captions) == 1 else captions
 
     def save_pretrained(self, save_directory: str, **kwargs) -> None:
         """Write model, processor with its encoders, and their code, so that the directory is self-contained."""
@@ -156,6 +181,30 @@ class AudioCaptioningPipeline(Pipeline):
     def push_to_hub(self, repo_id: str, **kwargs) -> str:
         """Upload what [`save_pretrained`] writes, see [`EnClapForConditionalGeneration.push_to_hub`]."""
         return self.model.push_to_hub(repo_id, processor=self.processor, **kwargs)
+
+
+def check_generate_arguments(arguments: dict) -> dict:
+    """Refuse what `generate` does not know, and what a pipeline's result has no place for."""
+    known = vars(GenerationConfig())
+    for name, value in arguments.items():
+        if name in OUTPUT_ARGUMENTS and value:
+            raise TypeError(
+                f"Got `{name}`, and a pipeline returns texts and scores alone; for the rest call `pipe.model.generate` "
+                "with `pipe.processor(audio=...)`."
+            )
+        if name not in known and name not in GENERATE_ARGUMENTS:
+            raise TypeError(
+                f"Got `{name}`, which neither the pipeline nor `generate` knows; pass arguments of "
+                "`GenerationConfig`, such as `num_beams`."
+            )
+    return {name: value for name, value in arguments.items() if name not in OUTPUT_ARGUMENTS}
+
+
+def is_stream(inputs) -> bool:
+    """Whether recordings come one by one, without a length: an iterator, or a column of a streamed data set."""
+    if hasattr(inputs, "read") or not isinstance(inputs, Iterable) or hasattr(inputs, "column_names"):
+        return False
+    return not hasattr(inputs, "__len__") and not hasattr(inputs, "get_all_samples")
 
 
 def join_prepared(clips: list[dict]) -> dict:

@@ -13,29 +13,27 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ClapAudioModelWithProjection, PreTrainedModel, ProcessorMixin
 
-from .audio_arrays import scale_to_float32  # noqa: F401 (transformers 5.0 copies only what this file names itself)
-from .audio_decoding import LoadedAudio  # noqa: F401 (as above)
-from .audio_errors import AudioLoadError  # noqa: F401 (as above)
-from .audio_formats import AUDIO_EXTENSIONS  # noqa: F401 (as above)
-from .audio_loading import load_audio  # noqa: F401 (as above)
-from .audio_resampling import resample_audio  # noqa: F401 (as above)
 from .clap_encoder import ClapEncoder
 from .clap_frames import ClapFrames
-from .codec_encoder import CodecEncoder  # noqa: F401 (as above)
 from .configuration_enclap import EnClapConfig
 from .dac_frames import DacFrames
 from .encodec_frames import EncodecFrames, EncodecLatents
 from .encoder_sources import ACCESS_ARGUMENTS
 from .feature_extraction_enclap import EnClapFeatureExtractor
-from .fit_checks import check_captioner, check_clap_encoder, check_frame_encoder
+from .fit_checks import (
+    check_captioner,
+    check_clap_encoder,
+    check_declared_sizes,
+    check_frame_encoder,
+    check_frames,
+)
 from .frame_encoder import FrameEncoder, freeze, pad_frames
 from .frozen_encoders import PLACES_FILE, FrozenEncoders
-from .log_mel import LogMel  # noqa: F401 (as above)
 from .log_mel_frames import LogMelFrames
 from .losses_enclap import IGNORED_TARGET
 from .mimi_frames import MimiFrames
-from .onednn_linear import OneDnnLinear  # noqa: F401 (as above)
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
+from .repository_checks import explained_loading
 from .xcodec_frames import XcodecFrames
 
 logger = logging.getLogger(__name__)
@@ -150,13 +148,17 @@ class EnClapProcessor(ProcessorMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> "EnClapProcessor":
         """Load from a directory or the Hub, as every transformers processor; the encoders' weights follow on first use.
 
+        `use_safetensors=False` lets these be weights of torch's own format, which are read without running code.
+
         Raises:
             ValueError: feature extractor, frame encoder and CLAP tower do not fit each other.
             OSError: it cannot be read.
         """
-        names = (*ACCESS_ARGUMENTS, "revision")
+        names = (*ACCESS_ARGUMENTS, "revision", "use_safetensors")
         location = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
-        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        kwargs.pop("use_safetensors", None)
+        with explained_loading(pretrained_model_name_or_path):
+            processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         name = str(pretrained_model_name_or_path)
         processor._location = {"repo_id": os.path.abspath(name) if os.path.isdir(name) else name, **location}
         try:
@@ -207,7 +209,8 @@ class EnClapProcessor(ProcessorMixin):
     def frame_encoder(self) -> FrameEncoder:
         """What turns recordings into frames; its weights are loaded when it first encodes."""
         encoder = self.encoders.load_frame_encoder(self)
-        if encoder.kind == "codes" and self.num_codebooks is None:
+        if getattr(encoder, "kind", None) == "codes" and self.num_codebooks is None:
+            check_declared_sizes(encoder)
             self.num_codebooks = min(PUBLISHED_CODEBOOKS, encoder.num_codebooks)
         return encoder
 
@@ -334,11 +337,13 @@ class EnClapProcessor(ProcessorMixin):
     def encode_frames(self, samples: list[torch.Tensor]) -> list[torch.Tensor]:
         """Frames of each prepared clip, no more than the window holds: int64 (T, K) or float32 (T, F)."""
         encoder, kept = self.frame_encoder, self.feature_extractor.max_codec_frames
-        if encoder.kind != "codes":
-            return [torch.as_tensor(frames, dtype=torch.float32)[:kept] for frames in encoder.encode(samples)]
-        if self.num_codebooks != encoder.num_codebooks and hasattr(encoder, "limit_codebooks"):
+        is_codes = encoder.kind == "codes"
+        if is_codes and hasattr(encoder, "limit_codebooks"):
             encoder.limit_codebooks(self.num_codebooks)
-        return [torch.as_tensor(codes).long()[:kept, : self.num_codebooks] for codes in encoder.encode(samples)]
+        encoded = check_frames(encoder.encode(samples), len(samples), encoder, self.num_codebooks)
+        if is_codes:
+            return [codes[:kept, : self.num_codebooks].long() for codes in encoded]
+        return [features[:kept].float() for features in encoded]
 
     def encode_recordings(self, recordings: list, sampling_rate: int | None = None) -> list[dict[str, torch.Tensor]]:
         """Encode recordings into clips without padding, as a data collator takes them.
@@ -414,6 +419,8 @@ class EnClapProcessor(ProcessorMixin):
         written = [] if refers else [p for p in parts if include_encoders or not self.encoders.is_elsewhere(p)]
         places = {}
         for part in parts:
+            if part in written and self.encoders.has_folder(part):
+                self.encoders.find_folder(part)  # fails before anything is written
             source = {"subfolder": part} if part in written else self._refer_to(part, places)
             setattr(self, f"{part}_source", source)
         try:
@@ -468,7 +475,9 @@ def register_frame_encoder(name: str, family: type) -> None:
         TypeError: the class lacks a part of the interface.
         ValueError: the name is taken by another class.
     """
-    missing = [part for part in ("prepare", "encode", "load", "save") if not callable(getattr(family, part, None))]
+    methods = ("prepare", "encode", "load", "save")
+    missing = [part for part in methods if not callable(getattr(family, part, None))]
+    missing += [part for part in ("fingerprint",) if not hasattr(family, part)]
     if missing:
         raise TypeError(f"Got {family!r} as a frame encoder, which lacks {', '.join(missing)}; see `FrameEncoder`.")
     known = FRAME_ENCODERS.get(name)

@@ -63,6 +63,10 @@ def add_remote_code(save_directory: str, origin: str | None = None) -> None:
     """
     for name in list_code_files():
         shutil.copyfile(os.path.join(CODE_FOLDER, name), os.path.join(save_directory, name))
+    if not RUNS_FROM_REPOSITORY:  # else it was done before
+        for name in list_entry_files():
+            with open(os.path.join(save_directory, name), "a", encoding="utf-8") as file:
+                file.write(name_code_files(name))
     if RUNS_FROM_REPOSITORY and HANDLER_FILE not in list_code_files() and origin is not None:
         # transformers copies what is imported, and nothing imports the handler.
         handler = cached_file(origin, HANDLER_FILE, _raise_exceptions_for_missing_entries=False)
@@ -77,6 +81,19 @@ def add_remote_code(save_directory: str, origin: str | None = None) -> None:
     if os.path.exists(path):
         feature_extractor = {**read_json(path)["feature_extractor"], "auto_map": PROCESSOR_AUTO_MAP}
         update_json(path, {"auto_map": PROCESSOR_AUTO_MAP, "feature_extractor": feature_extractor})
+
+
+def list_entry_files() -> list[str]:
+    """Names of the files that transformers starts from."""
+    entries = [*MODEL_AUTO_MAP.values(), *PROCESSOR_AUTO_MAP.values(), CUSTOM_PIPELINES["audio-captioning"]["impl"]]
+    return sorted({f"{entry.partition('.')[0]}.py" for entry in entries})
+
+
+def name_code_files(entry: str) -> str:
+    """Lines for the end of an entry file: transformers 5.0 copies only the files that it names itself."""
+    modules = [name.removesuffix(".py") for name in list_code_files() if name not in (entry, HANDLER_FILE)]
+    lines = [f"    from .{module} import __name__  # noqa: F401" for module in modules]
+    return "\n".join(["\n\nif False:  # names all files of this folder, for transformers 5.0 to copy", *lines, ""])
 
 
 def is_checkpoint_folder(folder: str | os.PathLike) -> bool:

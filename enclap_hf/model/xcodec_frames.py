@@ -6,9 +6,6 @@ from transformers import XcodecConfig, XcodecModel
 
 from .frame_encoder import CodecFrames
 
-# Frames that X-Codec's speech model needs at least.
-MIN_FRAMES = 4
-
 
 class XcodecFrames(CodecFrames):
     """X-Codec's codes. A clip is padded with zeros to whole frames. Its speech model attends to the whole clip."""
@@ -27,13 +24,11 @@ class XcodecFrames(CodecFrames):
 
     def encode_alone(self, clip: torch.Tensor) -> torch.Tensor:
         """(num_samples,) -> (T, K)."""
-        num_frames = -(-len(clip) // self.hop_length)
-        length = max(num_frames, MIN_FRAMES) * self.hop_length
-        padded = nn.functional.pad(clip, (0, length - len(clip)))
+        padded = nn.functional.pad(clip, (0, -len(clip) % self.hop_length))
         codes = self.model.encode(padded[None, None], bandwidth=self.choose_bandwidth()).audio_codes
-        return codes[0].t()[:num_frames, : self.num_codebooks]  # (1, K, T) -> (T, K)
+        return codes[0].t()[:, : self.kept_codebooks]  # (1, K, T) -> (T, K)
 
     def choose_bandwidth(self) -> float:
         """The lowest of the codec's bandwidths with as many codebooks as are kept, kbit/s."""
         count = self.model.quantizer.get_num_quantizers_for_bandwidth
-        return next(width for width in sorted(self.config.target_bandwidths) if count(width) >= self.num_codebooks)
+        return next(width for width in sorted(self.config.target_bandwidths) if count(width) >= self.kept_codebooks)

@@ -44,7 +44,7 @@ def test_the_command_converts_there_and_back(sources, tmp_path, capsys):
     [
         (["--enclap", "x"], "--enclap needs --clap"),
         ([], "nothing to do"),
-        (["--verify", "a.wav"], "is no folder"),
+        (["--verify", "a.wav"], "is not a folder"),
         (["--to-published", "x", "--verify", "a.wav"], "--to-published takes"),
         (["--to-original", "x", "--push-to-hub", "owner/name"], "--to-published takes"),
         (["--enclap", "x", "--clap", "laion/clap-htsat-fused", "--verify", "a.wav"], "reads LAION-CLAP's .pt file"),

@@ -2,13 +2,14 @@
 
 import os
 import pathlib
+import socket
 
 import numpy as np
 import pytest
 import soundfile
 
 from enclap_hf.data.audio_files import find_audio_files, read_duration_s
-from enclap_hf.model.audio_loading import AudioLoadError
+from enclap_hf.model.audio_loading import AudioLoadError, load_audio
 
 
 @pytest.fixture
@@ -73,6 +74,39 @@ def test_linked_folders_are_entered_once(folder):
         pytest.skip(f"no links here: {error}")
     assert find_audio_files(["sub"]) == FOUND["a folder"][1]
     assert find_audio_files(["link"]) == [os.path.join("link", "f.wav")]
+
+
+@pytest.fixture
+def special_files(folder):
+    """A named pipe and a socket with names of recordings."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no named pipes here")
+    os.mkfifo(folder / "sub" / "pipe.wav")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind("sub/socket.mp3")
+    yield ["sub/pipe.wav", "sub/socket.mp3"]
+    listener.close()
+
+
+@pytest.mark.parametrize("searched", ["sub", "sub/*", "**/*.wav"])
+def test_pipes_and_sockets_in_a_folder_are_skipped_and_said(searched, special_files, caplog):
+    """Opening a named pipe waits until someone writes into it, which may be never."""
+    found = find_audio_files([searched])
+    assert found and not set(found) & set(special_files)
+    assert "sub/pipe.wav`: skipped, since it is a named pipe." in caplog.text
+    assert ("sub/socket.mp3`: skipped, since it is a socket." in caplog.text) == (searched != "**/*.wav")
+
+
+def test_a_pipe_or_device_that_is_named_is_an_error_of_its_own(special_files):
+    assert find_audio_files(special_files) == special_files
+    for path in special_files:
+        with pytest.raises(AudioLoadError, match=f"`{path}`: it is a (named pipe|socket)"):
+            load_audio(path)
+        assert read_duration_s(path) == 0.0
+    with pytest.raises(AudioLoadError, match="it is a device"):
+        load_audio("/dev/zero")
+    with open("/dev/null", "rb") as file, pytest.raises(AudioLoadError, match="0 bytes"):
+        load_audio(file)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What is pushed to the Hub loads from it: with the package and without, at any revision, and offline."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -130,6 +131,52 @@ def test_a_folder_is_pushed_with_code_and_without_what_training_left(hub, folder
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
+SECRETS = (".env", "weights.pkl", "pytorch_model.bin", ".git/config", "codec/notes.txt", "runs/events", "more/a.json")
+
+
+def test_what_belongs_to_no_repository_stays_and_is_named(hub, folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "run")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for path in (*(tmp_path / "run" / name for name in SECRETS), outside / "key.json", outside / "a.wav"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("hf_secret")
+    (tmp_path / "run/vocab.json").symlink_to(outside / "key.json")
+    (tmp_path / "run/sounds").symlink_to(outside)
+    (tmp_path / "run/LICENSE").write_text("Apache-2.0")
+    (tmp_path / "run/LICENSE.txt").symlink_to("LICENSE")
+    assert main(["push", str(tmp_path / "run"), "me/captioner"]) == 0
+    files = hub.files("me/captioner")
+    assert set(files) == ALL_FILES | {"LICENSE", "LICENSE.txt"}
+    assert not any(b"hf_secret" in content for content in files.values())
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "Left out, a link out of the folder: sounds, vocab.json",
+        "Left out, no part of a repository: .env, .git/, codec/notes.txt, more/, pytorch_model.bin, runs/, weights.pkl",
+    ]
+
+
+@pytest.mark.parametrize("part", ["model.safetensors", "clap"])
+def test_a_part_that_is_a_link_out_of_the_folder_is_not_followed(hub, folder, tmp_path, capsys, part):
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run" / part).rename(tmp_path / "elsewhere")
+    (tmp_path / "run" / part).symlink_to(tmp_path / "elsewhere")
+    assert main(["push", str(tmp_path / "run"), "me/captioner"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"is no complete repository without {part} (a link out of the folder); it lacks" in said
+    assert hub.requests == []
+
+
+def test_an_interrupted_push_says_what_is_on_the_hub(hub, folder, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HfApi, "upload_folder", interrupt)
+    assert main(["push", folder, "me/captioner"]) == 130
+    said = capsys.readouterr().err
+    assert "interrupted before the Hub confirmed a commit; me/captioner is as it was" in said and "kept" not in said
+
+
 def test_the_upload_that_huggingface_hub_prefers_carries_the_same_files(hub, folder, monkeypatch):
     """With Xet storage switched on, newer versions commit a folder by another way, in this process's background."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
@@ -144,7 +191,8 @@ def test_the_upload_that_huggingface_hub_prefers_carries_the_same_files(hub, fol
 def test_encoders_load_from_sub_folders_of_the_repository(hub, folder, clip_path):
     push_repository(folder, "me/captioner")
     processor = EnClapProcessor.from_pretrained("me/captioner")
-    assert not [request for request in hub.requests if "/clap/" in request or "/codec/" in request]
+    weights = [request for request in hub.requests if request.endswith(".safetensors")]
+    assert not weights, "configurations are compared at once, weights follow with the first recording"
     for name, built in (("codec", build_processor().codec), ("clap", build_processor().clap)):
         loaded = getattr(processor, name).state_dict()
         assert all(torch.equal(tensor, loaded[key]) for key, tensor in built.state_dict().items())
@@ -207,7 +255,10 @@ def test_a_training_that_pushes_each_checkpoint_pushes_complete_repositories(hub
         assert folder.encode() not in files["processor_config.json"]
         assert not any(b"hf_writer" in content for content in files.values())
         assert caption_of("lab/trained", clip_path, revision=commit)
-    assert folder in (tmp_path / "run/checkpoint-1/processor_config.json").read_text()  # there it stays small
+    checkpoint = tmp_path / "run/checkpoint-1"  # it stays small, and says nothing of this machine
+    assert "fingerprint" in (checkpoint / "processor_config.json").read_text()
+    assert folder not in (checkpoint / "processor_config.json").read_text()
+    assert folder in (checkpoint / "_encoders.json").read_text()
     assert not (tmp_path / "run/checkpoint-1/codec").exists()
 
 

@@ -57,9 +57,9 @@ def test_soundfiles_formats_are_read(kind, step, tmp_path, without_av):
     assert rms(loaded.samples) == pytest.approx(rms(clip), rel=0.02)  # lossy codecs soften the two ends
 
 
-@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 96_000, 192_000])
+@pytest.mark.parametrize("rate", [1_000, 4_000, 8_000, 11_025, 22_050, 44_100, 96_000, 192_000, 384_000])
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])
-def test_rates_from_8_to_192_khz_are_read(rate, kind):
+def test_rates_from_1_to_384_khz_are_read(rate, kind):
     loaded = load_audio(encoded(sine(rate), rate, format=kind))
     assert loaded.sampling_rate == rate and strongest_hz(loaded.samples, rate) == pytest.approx(440, abs=0.5)
 
@@ -119,3 +119,36 @@ def test_a_playlist_in_disguise_opens_no_other_file(tmp_path, monkeypatch):
         for audio in ("list.wav", text.encode()):
             with pytest.raises(AudioLoadError, match="no audio that can be read"):
                 load_audio(audio)
+
+
+def make_video(container, codec, flags):
+    """A file with silent audio tracks and one with sound, which alone is flagged as default where `flags` say so."""
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        tracks = [output.add_stream(codec, rate=RATE) for _ in flags]
+        for track, flag in zip(tracks, flags, strict=True):
+            track.layout = "mono"
+            if not hasattr(track, "disposition"):
+                pytest.skip("this PyAV sets no flags")
+            track.disposition = av.stream.Disposition.default if flag else 0
+        for index, track in enumerate(tracks):
+            sound = sine(duration_s=1.0, hz=300.0 + 100 * index)
+            frame = av.AudioFrame.from_ndarray((sound * 32767).astype(np.int16)[None], format="s16", layout="mono")
+            frame.sample_rate = RATE
+            for packet in (*track.encode(frame), *track.encode(None)):
+                output.mux(packet)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "flags, chosen",
+    [((0, 1), 1), ((1, 0), 0), ((0, 0, 1), 2), ((0, 0), 0), ((1, 1), 0)],
+)
+@pytest.mark.parametrize("container", ["matroska", "mov"])
+def test_the_default_track_of_a_video_is_the_one_that_is_read(container, flags, chosen):
+    """Films have a track for each language; the first one may be a commentary."""
+    if container == "mov" and flags != (1, 0):
+        pytest.skip("ffmpeg flags the first track of a mov itself")
+    loaded = load_audio(make_video(container, "pcm_s16le", flags))
+    assert strongest_hz(loaded.samples, RATE) == pytest.approx(300 + 100 * chosen, abs=0.5)

@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import pathlib
 
 import numpy as np
 import pytest
@@ -20,9 +19,8 @@ from audio_clips import (
     sine,
 )
 from enclap_hf.data.audio_files import find_audio_files
-from enclap_hf.model import audio_decoding, audio_loading
-from enclap_hf.model.audio_decoding import LoadedAudio
-from enclap_hf.model.audio_loading import as_audio_batch, load_audio
+from enclap_hf.model import audio_loading
+from enclap_hf.model.audio_loading import LoadedAudio, load_audio
 
 # Every input form
 
@@ -194,7 +192,7 @@ def test_the_first_axis_is_channels_unless_only_the_second_can_be(shape, num_sam
 
 
 def test_a_clip_longer_than_a_block_is_read_without_a_seam(monkeypatch, tmp_path):
-    monkeypatch.setattr(audio_decoding, "BLOCK_SAMPLES", 1000)
+    monkeypatch.setattr(audio_loading, "BLOCK_SAMPLES", 1000)
     monkeypatch.setattr(audio_loading, "BLOCK_SAMPLES", 1000)
     noise = np.random.default_rng(2).uniform(-1, 1, (4321, 2)).astype(np.float32)
     expected = (noise[:, 0] + noise[:, 1]) / 2
@@ -218,7 +216,7 @@ def test_silence_is_no_error_however_long():
 def test_the_head_of_a_long_file_is_read_without_the_rest(monkeypatch):
     read = []
     original = soundfile.SoundFile.read
-    monkeypatch.setattr(audio_decoding, "BLOCK_SAMPLES", 4096)
+    monkeypatch.setattr(audio_loading, "BLOCK_SAMPLES", 4096)
     monkeypatch.setattr(
         soundfile.SoundFile, "read", lambda self, frames, **kind: read.append(frames) or original(self, frames, **kind)
     )
@@ -233,34 +231,3 @@ def test_integers_cast_to_float_unscaled_are_warned_about(caplog):
         assert not caplog.records
         load_audio(sine(level=20_000), RATE, name="loud")
     assert "`loud`" in caplog.text and "32768" in caplog.text
-
-
-# One clip or several
-
-
-@pytest.mark.parametrize(
-    "audio",
-    ["a.wav", pathlib.Path("a.wav"), b"RIFF", bytearray(b"RIFF"), memoryview(b"RIFF"), io.BytesIO(b"RIFF"), CLIP]
-    + [np.zeros((2, 9)), np.zeros((2, 1, 9)), torch.zeros(9), torch.zeros(2, 9), {"array": CLIP}, Decoder(None), None]
-    + [[0.1, 0.2], (0.1, 0.2), [1], [np.float32(1)]],
-    ids=lambda audio: type(audio).__name__,
-)
-def test_one_clip_is_not_a_batch(audio):
-    clips, is_batch = as_audio_batch(audio)
-    assert not is_batch and len(clips) == 1 and clips[0] is audio
-
-
-def test_lists_and_iterators_of_clips_are_batches():
-    clips = ["a.wav", b"RIFF", CLIP, {"array": CLIP}]
-    for audio in (clips, tuple(clips), iter(clips), (clip for clip in clips)):
-        listed, is_batch = as_audio_batch(audio)
-        assert is_batch and all(one is other for one, other in zip(listed, clips, strict=True))
-    assert as_audio_batch([[0.1, 0.2], [0.3]]) == ([[0.1, 0.2], [0.3]], True)
-    assert as_audio_batch(["a.wav"]) == (["a.wav"], True)
-    assert as_audio_batch([]) == ([], True)
-
-
-def test_a_dataset_column_is_a_batch():
-    datasets = pytest.importorskip("datasets")
-    column = datasets.Dataset.from_dict({"audio": ["a.wav", "b.wav"]})["audio"]
-    assert as_audio_batch(column) == (["a.wav", "b.wav"], True)

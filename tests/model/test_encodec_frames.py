@@ -1,17 +1,19 @@
-"""The two frozen encoders give each clip what it gets alone from the stock models, in any batch and any mode."""
+"""EnCodec gives each clip the codes that it gets alone from the stock model, in any batch and any mode."""
 
 import copy
 
+import numpy as np
 import pytest
 import torch
-from enclap_hf.model.audio_encoders import AudioEncoders, group_by_length
-from transformers import ClapAudioModelWithProjection, EncodecConfig, EncodecModel
+from transformers import EncodecModel
 
 from conftest import build_clap, build_codec, build_processor, make_clip
-from enclap_hf.model import audio_encoders, codec_encoder, onednn_linear
+from enclap_hf.model import codec_encoder, encodec_frames
 from enclap_hf.model.codec_encoder import encode_latent_alone
+from enclap_hf.model.encodec_frames import EncodecFrames, EncodecLatents, group_by_length
+from frame_encoder_models import ENCODEC_32_KHZ, ENCODEC_48_KHZ, build_encodec
 
-BANDWIDTH = 1.5  # kb/s of the tiny codec's 4 codebooks
+BANDWIDTH = 1.5  # kbit/s of the tiny codec's 4 codebooks
 # One sample, around one codec frame (320) and one convolution, around the length from which clips are batched (2240),
 # lengths that leave every remainder to the strides, and some that end right behind a block of 8 frames.
 LENGTHS = [1, 2, 3, 39, 319, 320, 321, 640, 777, 2239, 2240, 2241, 2559, 3200, 4001, 5123, 7999, 8000, 11_111, 24_000]
@@ -24,8 +26,8 @@ def codec() -> EncodecModel:
 
 
 @pytest.fixture(scope="module")
-def encoders(codec) -> AudioEncoders:
-    return AudioEncoders(codec, build_clap())
+def encoder(codec) -> EncodecFrames:
+    return EncodecFrames(codec)
 
 
 def make_waveforms(lengths) -> list[torch.Tensor]:
@@ -43,9 +45,9 @@ def count_different(ours: torch.Tensor, expected: torch.Tensor) -> int:
     return int((ours != expected).sum())
 
 
-def test_codes_of_a_clip_alone_equal_the_stock_codec(encoders, codec):
+def test_codes_of_a_clip_alone_equal_the_stock_codec(encoder, codec):
     for waveform in make_waveforms(LENGTHS):
-        (ours,) = encoders.encode_codes([waveform], 4)
+        (ours,) = encoder.encode([waveform])
         assert len(ours) == -(-len(waveform) // 320)
         assert count_different(ours, stock_codes(codec, waveform)) == 0
 
@@ -55,74 +57,60 @@ def test_codes_of_a_clip_alone_equal_the_stock_codec(encoders, codec):
 )
 def test_codes_in_a_batch_equal_the_stock_codec_alone(codec, monkeypatch, batch_size, together, block_frames):
     """A batch padded with zeros would change the last, partial frame."""
-    monkeypatch.setitem(audio_encoders.CODEC_BATCH_SIZE, "cpu", batch_size)
+    monkeypatch.setitem(encodec_frames.BATCH_SIZE, "cpu", batch_size)
     monkeypatch.setitem(codec_encoder.CONVOLUTION_BATCH_SIZE, "cpu", together)
     monkeypatch.setitem(codec_encoder.CONVOLUTION_BLOCK_FRAMES, "cpu", block_frames)
     monkeypatch.setattr(codec_encoder, "LSTM_BLOCK_FRAMES", 10)
     waveforms = make_waveforms([length for length in LENGTHS if length >= 2240])
-    encoders = AudioEncoders(codec, build_clap())
-    for ours, waveform in zip(encoders.encode_codes(waveforms, 4), waveforms, strict=True):
+    encoder = EncodecFrames(codec)
+    for ours, waveform in zip(encoder.encode(waveforms), waveforms, strict=True):
         assert count_different(ours, stock_codes(codec, waveform)) == 0
 
 
-def test_clips_too_short_to_batch_and_long_ones_mix(encoders, codec):
+def test_clips_too_short_to_batch_and_long_ones_mix(encoder, codec):
     waveforms = make_waveforms([24_000, 1, 8000, 320, 5123])
-    for ours, waveform in zip(encoders.encode_codes(waveforms, 4), waveforms, strict=True):
+    for ours, waveform in zip(encoder.encode(waveforms), waveforms, strict=True):
         assert count_different(ours, stock_codes(codec, waveform)) == 0
 
 
-def test_a_clip_too_short_to_batch_does_not_slow_the_others_down(encoders, monkeypatch):
+def test_a_clip_too_short_to_batch_does_not_slow_the_others_down(encoder, monkeypatch):
     alone, encode = [], encode_latent_alone
     monkeypatch.setattr(
         codec_encoder, "encode_latent_alone", lambda codec, clip: alone.append(len(clip)) or encode(codec, clip)
     )
-    encoders.encode_codes(make_waveforms([24_000, 1, 8000, 320, 5123]), 4)
+    encoder.encode(make_waveforms([24_000, 1, 8000, 320, 5123]))
     assert alone == [320, 1]
 
 
-def test_codes_tell_sounds_apart(encoders):
+def test_codes_tell_sounds_apart(encoder):
     """Otherwise the tests above prove nothing."""
-    codes = torch.cat(encoders.encode_codes(make_waveforms([24_000, 8000, 5123]), 4))
+    codes = torch.cat(encoder.encode(make_waveforms([24_000, 8000, 5123])))
     assert all(len(codes[:, k].unique()) > 1 for k in range(4))
 
 
-def test_a_clip_does_not_change_its_waveform(encoders):
+def test_a_clip_does_not_change_its_waveform(encoder):
     waveforms = make_waveforms([2560, 3333])
     before = copy.deepcopy(waveforms)
-    encoders.encode_codes(waveforms, 4)
+    encoder.encode(waveforms)
     torch.testing.assert_close(waveforms, before, atol=0, rtol=0)
 
 
-def test_fewer_codebooks_are_the_first_ones_and_more_are_refused(encoders):
-    waveforms = make_waveforms([4001])
-    assert torch.equal(encoders.encode_codes(waveforms, 2)[0], encoders.encode_codes(waveforms, 4)[0][:, :2])
+def test_fewer_codebooks_are_the_first_ones_and_more_are_refused(codec):
+    encoder, waveforms = EncodecFrames(codec), make_waveforms([4001])
+    whole = encoder.encode(waveforms)[0]
+    encoder.limit_codebooks(2)
+    assert torch.equal(encoder.encode(waveforms)[0], whole[:, :2])
     with pytest.raises(ValueError, match="Asked for 5 codebooks of a codec that has 4"):
-        encoders.encode_codes(waveforms, 5)
-
-
-def build_plain_codec(**fields) -> EncodecModel:
-    """A small codec whose random codebooks lie where the latents of sound do."""
-    torch.manual_seed(0)
-    small = {"num_filters": 4, "hidden_size": 16, "codebook_size": 32, "target_bandwidths": [1.5], "num_lstm_layers": 1}
-    codec = EncodecModel(EncodecConfig(**{**small, **fields})).eval()
-    with torch.no_grad():
-        for name, parameter in codec.encoder.named_parameters():
-            if name.endswith("original0"):  # the default start leaves the latent near zero
-                parameter.mul_(3.0)
-            elif name.endswith("conv.bias"):  # and what is left of it the same for every sound
-                parameter.zero_()
-        clips = make_waveforms([24_000, 20_001])
-        latent = torch.cat([encode_latent_alone(codec, clip) for clip in clips])  # (T, H)
-        for index, layer in enumerate(codec.quantizer.layers):
-            noise = torch.randn(codec.config.codebook_size, latent.shape[1])
-            layer.codebook.embed.copy_(0.8**index * latent.std(0) * noise + (latent.mean(0) if index == 0 else 0))
-    return codec
+        encoder.limit_codebooks(5)
+    encoder.limit_codebooks(4)
+    assert torch.equal(encoder.encode(waveforms)[0], whole)
 
 
 def assert_codes_equal_the_stock_codec(codec: EncodecModel, lengths: list[int], num_codebooks: int = 4) -> None:
     """In a batch, and telling sounds apart."""
-    waveforms = make_waveforms(lengths)
-    codes = AudioEncoders(codec, build_clap()).encode_codes(waveforms, num_codebooks)
+    waveforms, encoder = make_waveforms(lengths), EncodecFrames(codec)
+    encoder.limit_codebooks(num_codebooks)
+    codes = encoder.encode(waveforms)
     assert len(torch.cat(codes)[:, 0].unique()) > 3
     for ours, waveform in zip(codes, waveforms, strict=True):
         with torch.no_grad():
@@ -144,11 +132,11 @@ def assert_codes_equal_the_stock_codec(codec: EncodecModel, lengths: list[int], 
 def test_causal_codecs_of_any_shape_are_batched_and_equal_the_stock_codec(monkeypatch, fields, block_frames):
     monkeypatch.setitem(codec_encoder.CONVOLUTION_BLOCK_FRAMES, "cpu", block_frames)
     monkeypatch.setattr(codec_encoder, "encode_latent_alone", None)  # an error, should it be called
-    assert_codes_equal_the_stock_codec(build_plain_codec(**fields), [15_011, 24_000, 20_480])
+    assert_codes_equal_the_stock_codec(build_encodec(**fields), [15_011, 24_000, 20_480])
 
 
 def test_the_published_sizes_equal_the_stock_codec():
-    codec = build_plain_codec(
+    codec = build_encodec(
         num_filters=32, hidden_size=128, codebook_size=1024, num_lstm_layers=2, target_bandwidths=[12.0]
     )
     assert_codes_equal_the_stock_codec(codec, [24_000, 20_001], num_codebooks=16)
@@ -165,78 +153,36 @@ def test_the_published_sizes_equal_the_stock_codec():
 )
 def test_other_codecs_encode_each_clip_alone(change):
     """A codec that looks ahead, scales the clip or normalises over it cannot be batched with clips of other lengths."""
-    assert_codes_equal_the_stock_codec(build_plain_codec(**change), [8000, 4001, 2560])
+    assert_codes_equal_the_stock_codec(build_encodec(**change), [8000, 4001, 2560])
 
 
-def test_encoding_leaves_the_codecs_weights_as_they_are(codec, encoders):
+def test_encoding_leaves_the_codecs_weights_as_they_are(codec, encoder):
     before = copy.deepcopy(codec.state_dict())
-    encoders.encode_codes(make_waveforms([8000, 4001]), 4)
+    encoder.encode(make_waveforms([8000, 4001]))
     after = codec.state_dict()
     assert list(before) == list(after) and all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_what_the_encoders_return_can_be_trained_on(encoders):
-    codes = encoders.encode_codes(make_waveforms([4001]), 4)[0]
-    embedding = encoders.embed_features(make_features(1, 1), torch.zeros(1, 1, dtype=torch.bool))
-    table, weight = torch.zeros(32, 24, requires_grad=True), torch.zeros(24, 24, requires_grad=True)
-    (torch.nn.functional.embedding(codes, table).sum() + (embedding @ weight).sum()).backward()
-    assert table.grad.sum() == codes.numel() * 24 and weight.grad.any()
-
-
-# CLAP
-
-
-def make_features(batch_size: int, windows: int) -> torch.Tensor:
-    return 20 * torch.randn(batch_size, windows, 201, 16, generator=torch.Generator().manual_seed(1)) - 40
-
-
-@pytest.mark.parametrize("fusion", [False, True])
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_embeddings_in_a_batch_equal_the_stock_tower_alone(monkeypatch, fusion, batch_size):
-    monkeypatch.setitem(audio_encoders.CLAP_BATCH_SIZE, "cpu", batch_size)
-    clap = build_clap(fusion=fusion)
-    features = make_features(5, 4 if fusion else 1)
-    longer = torch.tensor([[False], [True], [False], [True], [False]]) & fusion
-    embeddings = AudioEncoders(build_codec(), clap).embed_features(features, longer)
-    assert embeddings.shape == (5, 24) and embeddings.dtype == torch.float32
-    for i in range(5):
-        with torch.no_grad():
-            alone = clap(features[i : i + 1], is_longer=longer[i : i + 1]).audio_embeds[0]
-        torch.testing.assert_close(embeddings[i], alone / alone.norm(), atol=2e-6, rtol=0)  # sums in another order
-
-
-def test_fused_windows_count_only_in_longer_clips():
-    encoders = AudioEncoders(build_codec(), build_clap(fusion=True))
-    features = make_features(2, 4)
-    changed = features.clone()
-    changed[:, 1:] += 30
-    for longer in (False, True):
-        flags = torch.full((2, 1), longer)
-        same = torch.equal(encoders.embed_features(features, flags), encoders.embed_features(changed, flags))
-        assert same is not longer
+@pytest.mark.parametrize("family", [EncodecFrames, EncodecLatents])
+def test_what_the_encoder_returns_can_be_trained_on(codec, family):
+    (frames,) = family(codec).encode(make_waveforms([4001]))
+    weight = torch.ones(frames.shape[1], 5, requires_grad=True)
+    (frames.float() @ weight).sum().backward()
+    torch.testing.assert_close(weight.grad, frames.float().sum(0)[:, None].expand(-1, 5))
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
-def test_no_convolution_takes_the_slow_routine(encoders, num_threads):
+def test_no_convolution_takes_the_slow_routine(encoder, num_threads):
     """torch's own choice would, for short kernels in a single thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
         with torch.profiler.profile() as profile:
-            encoders.encode_codes(make_waveforms([24_000]), 4)
+            encoder.encode(make_waveforms([24_000]))
     finally:
         torch.set_num_threads(before)
     called = {event.key for event in profile.key_averages()}
     assert "aten::mkldnn_convolution" in called and not any("slow_conv" in name for name in called)
-
-
-def test_products_of_the_encoders_run_as_the_captioners(encoders):
-    if not onednn_linear.HAS_ONEDNN:
-        pytest.skip("this processor multiplies with one library")
-    with torch.profiler.profile() as profile:
-        encoders.embed_features(make_features(2, 1), torch.zeros(2, 1, dtype=torch.bool))
-    called = {event.key for event in profile.key_averages()}
-    assert "mkldnn::_linear_pointwise" in called and "aten::addmm" not in called
 
 
 def test_clips_of_about_one_length_share_the_shapes_of_their_convolutions(codec, monkeypatch):
@@ -256,26 +202,114 @@ def test_clips_of_about_one_length_share_the_shapes_of_their_convolutions(codec,
     assert len(shapes[0]) > 10 and shapes[0] == shapes[1] == shapes[2]
 
 
+# Codecs of other rates and channels
+
+
+def make_stereo(num_samples: int) -> np.ndarray:
+    """Unlike channels: float32 (2, num_samples) at 48 kHz."""
+    return np.stack([make_clip(num_samples / 48_000, seed=seed, sampling_rate=48_000) for seed in (5, 6)])
+
+
+def test_ten_seconds_at_32_khz_give_500_frames():
+    encoder = EncodecFrames(build_encodec(**ENCODEC_32_KHZ))
+    assert (encoder.sampling_rate, encoder.frame_rate, encoder.num_channels) == (32_000, 50.0, 1)
+    clip = make_clip(10.0, sampling_rate=32_000)
+    (codes,) = encoder.encode([encoder.prepare(clip[None])])
+    assert codes.shape == (500, 4)
+    assert count_different(codes, encoder.model.encode(torch.from_numpy(clip)[None, None]).audio_codes[0, 0].T) == 0
+
+
+def test_a_stereo_codec_reads_both_channels_and_mono_twice():
+    encoder = EncodecFrames(build_encodec(**ENCODEC_48_KHZ))
+    assert encoder.num_channels is None  # all that there are
+    stereo = make_stereo(30_000)
+    assert np.array_equal(encoder.prepare(stereo), stereo)
+    mono = encoder.prepare(stereo[:1])
+    assert np.array_equal(mono, np.repeat(stereo[:1], 2, axis=0))
+    surround = np.concatenate([stereo, stereo[:1]])
+    assert np.allclose(encoder.prepare(surround), surround.mean(0), atol=1e-7)  # float32 sums in another order
+    swapped = encoder.prepare(stereo[::-1])
+    codes = encoder.encode([encoder.prepare(stereo), swapped, mono])
+    assert not torch.equal(codes[0], codes[1]) and not torch.equal(codes[0], codes[2])
+    with torch.no_grad():
+        expected = encoder.model.encode(mono[None], bandwidth=3.0).audio_codes[0, 0].T
+    assert torch.equal(codes[2], expected)
+
+
+@pytest.mark.parametrize("num_samples", [1, 320, 47_520, 47_600, 48_000, 48_001, 95_300, 120_000])
+def test_segments_equal_those_of_the_stock_codec_without_its_padding(num_samples):
+    codec = build_encodec(**ENCODEC_48_KHZ)
+    encoder, stereo = EncodecFrames(codec), make_stereo(num_samples)
+    (codes,) = encoder.encode([encoder.prepare(stereo)])
+    with torch.no_grad():
+        out = codec.encode(torch.from_numpy(stereo)[None], bandwidth=3.0)
+    expected = torch.cat([segment[0].T for segment in out.audio_codes])
+    assert torch.equal(codes, expected[: len(expected) - (out.last_frame_pad_length or 0)])
+    starts = range(0, num_samples, 47_520)
+    assert len(codes) == sum(-(-min(48_000, num_samples - start) // 320) for start in starts)
+
+
+def test_a_clip_whose_last_segment_but_one_is_short_has_codes_too():
+    """The stock codec fails on it, for it can stack only segments of the first one's number of frames."""
+    codec = build_encodec(**ENCODEC_48_KHZ)
+    encoder, stereo = EncodecFrames(codec), make_stereo(95_200)
+    with pytest.raises(RuntimeError, match="stack"):
+        codec.encode(torch.from_numpy(stereo)[None], bandwidth=3.0)
+    (codes,) = encoder.encode([encoder.prepare(stereo)])
+    alone = [encoder.encode([torch.from_numpy(stereo[:, start : start + 48_000])])[0] for start in (0, 47_520)]
+    assert len(codes) == 150 + 149 + 1
+    assert torch.equal(codes[:150], alone[0][:150]) and torch.equal(codes[150:299], alone[1][:149])
+
+
+def test_the_lowest_bandwidth_with_enough_codebooks_is_taken(monkeypatch):
+    encoder, asked = EncodecFrames(build_encodec(**ENCODEC_48_KHZ)), []
+    clip, encode = encoder.prepare(make_stereo(4000)), encoder.model.quantizer.encode
+    whole = encoder.encode([clip])[0]
+    monkeypatch.setattr(encoder.model.quantizer, "encode", lambda x, width: asked.append(width) or encode(x, width))
+    for num_codebooks in (1, 2, 3, 4):
+        encoder.limit_codebooks(num_codebooks)
+        assert torch.equal(encoder.encode([clip])[0], whole[:, :num_codebooks])
+    assert asked == [1.5, 1.5, 3.0, 3.0]
+
+
+# Latents
+
+
+@pytest.mark.parametrize("fields", [{}, ENCODEC_32_KHZ], ids=["24 kHz", "32 kHz"])
+def test_latents_are_what_the_stock_encoder_gives_the_quantiser(fields):
+    codec = build_encodec(**fields)
+    encoder, rate = EncodecLatents(codec), codec.config.sampling_rate
+    assert (encoder.kind, encoder.frame_dim, encoder.num_codebooks) == ("features", 16, None)
+    clips = [torch.from_numpy(make_clip(seconds, sampling_rate=rate)) for seconds in (0.5, 1.3, 1 / rate)]
+    for ours, clip in zip(encoder.encode(clips), clips, strict=True):
+        with torch.no_grad():
+            expected = codec.encoder(clip[None, None])[0].T
+        assert ours.dtype == torch.float32 and ours.shape == expected.shape
+        assert (ours - expected).norm() < 1e-5 * expected.norm()  # float32 sums in another order
+
+
+def test_latents_of_segments_are_refused():
+    with pytest.raises(ValueError, match="stereo, scaled or cut into segments"):
+        EncodecLatents(build_encodec(**ENCODEC_48_KHZ))
+
+
 # Loading and number types
 
 
-def test_encoders_stay_in_float32_under_autocast(encoders):
-    waveforms, features, longer = make_waveforms([4001, 8000]), make_features(2, 1), torch.zeros(2, 1, dtype=torch.bool)
-    codes, embeddings = encoders.encode_codes(waveforms, 4), encoders.embed_features(features, longer)
+@pytest.mark.parametrize("fields", [{}, ENCODEC_32_KHZ, ENCODEC_48_KHZ], ids=["24 kHz", "32 kHz", "48 kHz"])
+def test_it_stays_in_float32_under_autocast(fields):
+    encoder, waveforms = EncodecFrames(build_encodec(**fields)), make_waveforms([4001, 8000])
+    codes = encoder.encode(waveforms)
     with torch.autocast("cpu", torch.bfloat16):
-        assert all(map(torch.equal, encoders.encode_codes(waveforms, 4), codes))
-        assert torch.equal(encoders.embed_features(features, longer), embeddings)
+        assert all(map(torch.equal, encoder.encode(waveforms), codes))
 
 
-def test_encoders_saved_in_half_precision_run_in_float32(tmp_path):
-    build_codec().half().save_pretrained(tmp_path / "codec")
-    build_clap().half().save_pretrained(tmp_path / "clap")
-    sources = ({"pretrained_model_name_or_path": str(tmp_path), "subfolder": name} for name in ("codec", "clap"))
-    encoders = AudioEncoders(*sources)
-    for model in (encoders.codec, encoders.clap):
-        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-        assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
-    encoders.encode_codes(make_waveforms([4001]), 4)
+def test_a_codec_saved_in_half_precision_runs_in_float32(tmp_path):
+    build_codec().half().save_pretrained(tmp_path)
+    encoder = EncodecFrames.load(str(tmp_path))
+    assert {parameter.dtype for parameter in encoder.model.parameters()} == {torch.float32}
+    assert not encoder.model.training and not any(p.requires_grad for p in encoder.model.parameters())
+    encoder.encode(make_waveforms([4001]))
 
 
 def test_encoders_handed_over_in_half_precision_run_in_float32():
@@ -287,38 +321,39 @@ def test_encoders_handed_over_in_half_precision_run_in_float32():
     assert half.codec.dtype == half.clap.dtype == torch.float32
 
 
-def test_each_encoder_is_loaded_when_first_needed(tmp_path):
-    build_codec().save_pretrained(tmp_path / "codec")
-    build_clap().save_pretrained(tmp_path / "clap")
-    encoders = AudioEncoders(
-        *({"pretrained_model_name_or_path": str(tmp_path), "subfolder": name} for name in ("codec", "clap"))
-    )
-    assert all(isinstance(model, dict) for model in encoders._models.values())
-    encoders.encode_codes(make_waveforms([4001]), 4)
-    assert isinstance(encoders._models["codec"], EncodecModel) and isinstance(encoders._models["clap"], dict)
-    encoders.embed_features(make_features(1, 1), torch.zeros(1, 1, dtype=torch.bool))
-    assert isinstance(encoders._models["clap"], ClapAudioModelWithProjection)
+def test_the_weights_are_read_when_they_are_first_needed(tmp_path, codec):
+    codec.save_pretrained(tmp_path)
+    encoder = EncodecFrames.load(str(tmp_path))
+    (tmp_path / "model.safetensors").rename(tmp_path / "moved")
+    assert (encoder.sampling_rate, encoder.frame_rate, encoder.num_codebooks) == (24_000, 75.0, 4)
+    (tmp_path / "moved").rename(tmp_path / "model.safetensors")
+    (waveform,) = make_waveforms([4001])
+    assert count_different(encoder.encode([waveform])[0], stock_codes(codec, waveform)) == 0
 
 
-def test_a_codec_stored_without_its_decoder_loads_without_one(tmp_path, codec):
+def test_a_codec_stored_without_its_decoder_loads_without_one(tmp_path, codec, encoder):
     """Random weights in its place must not pass for a decoder."""
     state = {name: value for name, value in codec.state_dict().items() if not name.startswith("decoder.")}
     codec.save_pretrained(tmp_path / "codec", state_dict=state)
-    encoders = AudioEncoders({"pretrained_model_name_or_path": str(tmp_path / "codec")}, build_clap())
+    loaded = EncodecFrames.load(str(tmp_path / "codec"))
     waveforms = make_waveforms([4001, 8000])
-    assert encoders.codec.decoder is None
-    for ours, waveform in zip(encoders.encode_codes(waveforms, 4), waveforms, strict=True):
+    assert loaded.model.decoder is None
+    for ours, waveform in zip(loaded.encode(waveforms), waveforms, strict=True):
         assert count_different(ours, stock_codes(codec, waveform)) == 0
-    encoders.codec.save_pretrained(tmp_path / "again")
-    again = AudioEncoders({"pretrained_model_name_or_path": str(tmp_path / "again")}, build_clap())
-    assert all(map(torch.equal, again.encode_codes(waveforms, 4), encoders.encode_codes(waveforms, 4)))
+    loaded.save(str(tmp_path / "again"))
+    again = EncodecFrames.load(str(tmp_path / "again"))
+    assert all(map(torch.equal, again.encode(waveforms), loaded.encode(waveforms)))
+    assert again.fingerprint == loaded.fingerprint == encoder.fingerprint  # codes do not depend on the decoder
 
 
-def test_the_encoders_run_where_they_are_sent(encoders):
-    assert encoders.to("cpu").device == torch.device("cpu")
-    later = AudioEncoders({"pretrained_model_name_or_path": "not/needed"}, build_clap()).to("meta")
-    assert later.clap.device == torch.device("meta")
-    assert isinstance(later._models["codec"], dict)
+def test_it_runs_where_it_is_sent(tmp_path, codec):
+    codec.save_pretrained(tmp_path)
+    for later in (False, True):
+        encoder = EncodecFrames.load(str(tmp_path))
+        if not later:
+            encoder.encode(make_waveforms([4001]))
+        assert encoder.to("meta").device == encoder.model.device == torch.device("meta")
+        assert encoder.fast_encoder.codebooks[0][0].device == torch.device("meta")
 
 
 def test_groups_hold_clips_of_like_length_and_every_clip_once():

@@ -7,7 +7,7 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 
 from conftest import build_feature_extractor, make_clip
 from enclap_hf import EnClapFeatureExtractor
-from enclap_hf.model import feature_extraction_enclap
+from enclap_hf.model import log_mel
 from enclap_hf.model.feature_extraction_enclap import choose_window_starts
 
 WINDOW = 480_000  # samples of LAION-CLAP's ten seconds
@@ -58,29 +58,29 @@ def noisy_clip(num_samples: int, sampling_rate: int = 48_000) -> np.ndarray:
 
 def test_mel_equals_the_stock_computation(laion):
     samples = noisy_clip(61_000)
-    ours = laion.compute_log_mel(torch.from_numpy(samples)).numpy()
+    ours = laion.log_mel(torch.from_numpy(samples)).numpy()
     assert ours.shape == (61_000 // 480 + 1, 64) and ours.dtype == np.float32
     np.testing.assert_allclose(ours, stock_mel(samples, laion), atol=MEL_ATOL_DB, rtol=0)
 
 
 def test_filters_are_made_once_for_each_setting(laion, monkeypatch):
-    laion.compute_log_mel(torch.zeros(4800))
-    monkeypatch.setattr(feature_extraction_enclap, "mel_filter_bank", None)  # an error, should it be called
-    laion.compute_log_mel(torch.ones(4800))
+    laion.log_mel(torch.zeros(4800))
+    monkeypatch.setattr(log_mel, "mel_filter_bank", None)  # an error, should it be called
+    laion.log_mel(torch.ones(4800))
     with pytest.raises(TypeError):
-        EnClapFeatureExtractor(frequency_max=12_345.0).compute_log_mel(torch.zeros(4800))
+        EnClapFeatureExtractor(frequency_max=12_345.0).log_mel(torch.zeros(4800))
 
 
 def test_silence_has_the_lowest_level_and_no_infinity(laion):
-    assert (laion.compute_log_mel(torch.zeros(48_000)) == -100).all()
+    assert (laion.log_mel(torch.zeros(48_000)) == -100).all()
 
 
 @pytest.mark.parametrize("block", [1, 7, 40, 128])
 def test_mel_in_blocks_equals_mel_in_one(laion, monkeypatch, block):
     samples = torch.from_numpy(noisy_clip(48_000))
-    whole = laion.compute_log_mel(samples)
-    monkeypatch.setattr(feature_extraction_enclap, "MEL_BLOCK_FRAMES", block)
-    torch.testing.assert_close(laion.compute_log_mel(samples), whole, atol=1e-3, rtol=0)  # dB; another matmul shape
+    whole = laion.log_mel(samples)
+    monkeypatch.setattr(log_mel, "MEL_BLOCK_FRAMES", block)
+    torch.testing.assert_close(laion.log_mel(samples), whole, atol=1e-3, rtol=0)  # dB; another matmul shape
 
 
 @pytest.mark.parametrize("num_samples", [1, 500, 100_000, 240_000, 479_999, WINDOW])
@@ -91,7 +91,7 @@ def test_a_short_clip_is_repeated_whole_times_then_padded(laion, num_samples):
         filled[start : start + num_samples] = samples
     windows, longer = laion.prepare_clap_windows(torch.from_numpy(samples))
     assert windows.shape == (4, 1001, 64) and not longer
-    expected = laion.compute_log_mel(torch.from_numpy(filled))
+    expected = laion.log_mel(torch.from_numpy(filled))
     for window in windows:
         assert torch.equal(window, expected)
 
@@ -194,7 +194,7 @@ def test_cutting_to_the_window_gives_the_beginning_of_the_whole(rate):
     clip = make_clip(8.0, sampling_rate=rate)
     cut, whole = build_feature_extractor(), build_feature_extractor()
     whole.max_codec_frames = None
-    ours, expected = (e.prepare_codec_waveform(clip, rate) for e in (cut, whole))
+    ours, expected = (e.prepare_samples(clip[None], rate, e.default_encoder) for e in (cut, whole))
     assert len(ours) == 253 * 320 < len(expected)
     torch.testing.assert_close(ours, expected[: len(ours)], atol=1e-5, rtol=0)  # soxr works in blocks
 
@@ -227,5 +227,5 @@ def test_an_empty_list_is_refused():
 def test_defaults_are_those_of_laion_clap_and_encodec():
     extractor = EnClapFeatureExtractor()
     assert extractor.clap_window_length == WINDOW and extractor.window_mel_frames == 1001
-    assert extractor.codec_sampling_rate / extractor.codec_hop_length == 75
+    assert extractor.default_encoder.frame_rate == 75 and extractor.default_encoder.sampling_rate == 24_000
     assert extractor.sampling_rate == 48_000

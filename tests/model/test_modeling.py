@@ -215,7 +215,7 @@ def test_encoder_outputs_stand_for_the_audio(tiny_model, wrap):
             **{name: inputs[name] for name in ("audio_codes", "clap_embedding", "attention_mask")}
         ).last_hidden_state
         reused = tiny_model(**without(inputs, "audio_codes", "clap_embedding"), encoder_outputs=wrap(states))
-        torch.testing.assert_close(reused.loss, tiny_model(**inputs).loss)
+        torch.testing.assert_close(reused.loss, tiny_model(**inputs, use_mcm=True).loss)
         mcm = tiny_model(mcm_targets=inputs["mcm_targets"], encoder_outputs=wrap(states))
     torch.testing.assert_close(mcm.mcm_loss, reused.mcm_loss)
 
@@ -270,9 +270,9 @@ def test_half_precision_weights_train_and_caption(tiny_model, dtype, tolerance):
     """Each tolerance is a few times the number type's own step."""
     inputs = make_inputs()
     with torch.no_grad():
-        expected = tiny_model(**inputs).loss
+        expected = tiny_model(**inputs, use_mcm=True).loss
     model = tiny_model.to(dtype)
-    out = model(**inputs)
+    out = model(**inputs, use_mcm=True)
     torch.testing.assert_close(out.loss.float(), expected, rtol=tolerance, atol=0)
     assert out.logits.dtype == dtype and out.encoder_last_hidden_state.dtype == dtype
     out.loss.backward()
@@ -284,9 +284,9 @@ def test_half_precision_weights_train_and_caption(tiny_model, dtype, tolerance):
 def test_autocast_trains_and_captions(tiny_model):
     inputs = make_inputs()
     with torch.no_grad():
-        expected = tiny_model(**inputs).loss
+        expected = tiny_model(**inputs, use_mcm=True).loss
     with torch.autocast("cpu", torch.bfloat16):
-        out = tiny_model(**inputs)
+        out = tiny_model(**inputs, use_mcm=True)
         ids = tiny_model.generate(**without(inputs, "labels", "mcm_targets"), max_new_tokens=6)
     torch.testing.assert_close(out.loss, expected, rtol=0.05, atol=0)  # a few steps of bfloat16
     assert out.loss.dtype == torch.float32

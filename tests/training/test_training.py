@@ -78,7 +78,7 @@ def test_either_target_alone_gives_its_own_part_of_the_loss(tiny_model):
     inputs = make_inputs()
     labels, targets = inputs.pop("labels"), inputs.pop("mcm_targets")
     with torch.no_grad():
-        both = tiny_model(**inputs, labels=labels, mcm_targets=targets)
+        both = tiny_model(**inputs, labels=labels, mcm_targets=targets, use_mcm=True)
         captions, codes = tiny_model(**inputs, labels=labels), tiny_model(**inputs, mcm_targets=targets)
     torch.testing.assert_close(captions.loss, both.caption_loss)
     assert captions.mcm_loss is None
@@ -257,7 +257,7 @@ def test_a_training_step_compiles_into_one_graph_and_equals_eager(tiny_model):
     expected = gradients(model)
     model.zero_grad()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    out = compiled(**inputs, num_items_in_batch=count_all(inputs))
+    out = compiled(**inputs, num_items_in_batch=count_all(inputs), use_mcm=True)
     out.loss.backward()
     for part in ("loss", "caption_loss", "mcm_loss"):
         torch.testing.assert_close(getattr(out, part), getattr(eager, part), atol=ATOL, rtol=0)
