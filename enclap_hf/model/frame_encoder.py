@@ -4,7 +4,7 @@
 
 A frame encoder alone knows its sampling rate, its frame rate, its codebooks or the width of its features, and how its
 weights are loaded, saved and told apart. Everything else asks it. `FrameEncoder` is the interface with what most
-families share, `CodecFrames` that of the neural codecs of transformers. `processing_enclap.py` lists the families.
+families share, `CodecFrames` that of the neural codecs of transformers. `frame_encoder_families.py` lists them.
 """
 
 import hashlib
