@@ -26,6 +26,10 @@ ROOT_FILES = (
     *("model_card.json", "evaluation.json", "training_report.json", "*_results.json"),
 )
 SOUND_FILES = ("*.wav", "*.flac", "*.mp3", "*.ogg", "*.opus")
+# Frame encoders that are models of transformers; None is told by the configuration, and is one, too.
+STOCK_FAMILIES = (None, "encodec", "encodec_latents", "dac", "mimi", "xcodec")
+# What no encoder of another family may bring.
+CODE_OR_PICKLES = (".*", "*.py", "*.pkl", "*.pickle", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.joblib", "*.so")
 # Why a file is left out.
 LINK, OTHER = "a link out of the folder", "no part of a repository"
 FOLDERS = {"codec": MODEL_FILES, "clap": MODEL_FILES, "sounds": SOUND_FILES}
@@ -92,6 +96,9 @@ def plan_upload(folder: str) -> UploadPlan:
     """
     files, left_out, root = [], {}, os.path.realpath(folder)
     code = [name.lower() for name in list_code_files()]
+    is_stock = (
+        read_json_object(os.path.join(folder, "processor_config.json")).get("frame_encoder_type") in STOCK_FAMILIES
+    )
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
         if not is_within(path, root):
@@ -103,13 +110,20 @@ def plan_upload(folder: str) -> UploadPlan:
                 inner_path = os.path.join(path, inner)
                 if not is_within(inner_path, root):
                     left_out[f"{name}/{inner}"] = LINK
-                elif os.path.isfile(inner_path) and matches(inner, FOLDERS[name]):
+                elif os.path.isfile(inner_path) and belongs(inner, name, is_stock):
                     files.append(f"{name}/{inner}")
                 else:
                     left_out[f"{name}/{inner}"] = OTHER
         elif name != "__pycache__":
             left_out[f"{name}/" if os.path.isdir(path) else name] = OTHER
     return UploadPlan(files, left_out)
+
+
+def belongs(name: str, folder: str, is_stock: bool) -> bool:
+    """Whether a file in one of a repository's folders is a part of it."""
+    if folder == "codec" and not is_stock:
+        return not matches(name, CODE_OR_PICKLES)  # only the family knows its own files
+    return matches(name, FOLDERS[folder])
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -121,12 +135,6 @@ def is_within(path: str, root: str) -> bool:
     """Whether a path is inside of a folder when all links are followed."""
     real = os.path.realpath(path)
     return os.path.commonpath([real, root]) == root
-
-
-def list_encoder_parts(processor: dict) -> list[str]:
-    """Sub-folders that hold the encoders of a processor, of which these are the fields."""
-    frames = "clap" if processor.get("frame_encoder_type") == "clap_frames" else "codec"
-    return list(dict.fromkeys([frames, *(["clap"] if processor.get("sequence_vector", "clap") == "clap" else [])]))
 
 
 def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
@@ -145,7 +153,7 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     if not os.path.exists(path):
         return [*missing, "the processor (processor_config.json)"]
     processor = read_json_object(path)
-    for name in list_encoder_parts(processor):
+    for name in list_encoder_folders(processor):
         source = check_source(processor.get(f"{name}_source") or {"subfolder": name}, f"{name}_source")
         place, subfolder = source.get("repo_id", ""), source.get("subfolder", name)
         if "fingerprint" in source:
@@ -157,9 +165,23 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
                 missing.append(f"{name} (the processor refers to {place}, which does not exist)")
         elif os.path.isabs(place):
             missing.append(f"{name}/ (the processor refers to {place}, a place on this machine)")
-        elif not place and not _has_model(os.path.join(folder, subfolder)):
+        elif not place and not has_encoder(os.path.join(folder, subfolder), processor if name == "codec" else {}):
             missing.append(f"{subfolder}/ (config.json, model.safetensors)")
     return missing
+
+
+def list_encoder_folders(processor: dict) -> list[str]:
+    """Sub-folders that a processor's encoders are in, by its configuration."""
+    family, vector = processor.get("frame_encoder_type"), processor.get("sequence_vector", "clap")
+    codec = [] if family == "clap_frames" else ["codec"]
+    return [*codec, *(["clap"] if vector == "clap" or family == "clap_frames" else [])]
+
+
+def has_encoder(folder: str, processor: dict) -> bool:
+    """Whether a folder holds an encoder; of a family without weights of transformers' kind, any file is one."""
+    if processor.get("frame_encoder_type") in STOCK_FAMILIES:
+        return _has_model(folder)
+    return os.path.isdir(folder) and len(os.listdir(folder)) > 0
 
 
 def has_remote_code(folder: str) -> bool:

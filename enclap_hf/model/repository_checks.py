@@ -66,9 +66,10 @@ def check_encoder_folder(folder: str) -> None:
     if not os.path.isdir(folder):
         raise file_error(folder, "it is no folder.")
     path = os.path.join(folder, CONFIGURATION)
-    fields = read_json_object(path)
-    refuse_commands(fields, path)
-    check_plain(CONFIGURATION, fields, path)
+    if os.path.lexists(path):  # an encoder of another family may have none
+        fields = read_json_object(path)
+        refuse_commands(fields, path)
+        check_plain(CONFIGURATION, fields, path)
     if any(os.path.lexists(os.path.join(folder, name)) for name in (WEIGHTS, WEIGHTS_INDEX)):
         read_headers(folder)
 
