@@ -228,6 +228,20 @@ def test_states_of_an_interrupted_run_count(capsys, recordings, tmp_path, captio
     assert sorted(snapshot(tmp_path)) == [output.name, f"{output.name}.manifest.json"]
 
 
+@pytest.mark.parametrize("cut", ["", '["b.wa', '["b.wav", 3', "\x00\x00"])
+def test_a_state_that_a_kill_cut_off_spoils_no_other(tmp_path, cut):
+    output = str(tmp_path / "captions.csv")
+    Path(caption_manifest.place_states(output)).write_text('["a.wav", 1, 2]\n["a.wav", 5, 6]\n' + cut)
+    file = caption_manifest.open_states(output)
+    caption_manifest.add_state(file, "c\n.wav", caption_manifest.RecordingState(3, 4))
+    file.close()
+    states = caption_manifest.read_states(output)
+    assert {name: (state.size, state.modified_ns) for name, state in states.items()} == {
+        "a.wav": (5, 6),
+        "c\n.wav": (3, 4),
+    }
+
+
 @pytest.mark.parametrize("extension", ["csv", "jsonl"])
 def test_a_recording_that_lacks_some_of_its_n_best_is_captioned_again(capsys, recordings, tmp_path, extension):
     output = tmp_path / f"captions.{extension}"

@@ -38,17 +38,22 @@ def test_what_is_lost_is_noticed(tmp_path):
     test = kill_caption.KillTest(None, tmp_path, 0)
     output = tmp_path / "killed.csv"
     header = "file_name,caption,score,silent,error\n"
-    expected = kill_caption.make_keys([{"file_name": name, "caption": "rain"} for name in ("a.wav", "b.wav")])
+    expected = [{"file_name": name, "caption": "rain", "score": -0.5} for name in ("a.wav", "b.wav")]
     for number, content in enumerate(("a.wav,ra", "a.wav,wind,,,\n"), 1):
         output.write_text(header + content)
         test.check_rows(output, expected, "killed")
         assert len(test.problems) == number
-    output.write_text(header + "a.wav,rain,,,\nb.wav,rain,,,\n")
+    output.write_text(header + "a.wav,rain,-0.5,,\nb.wav,rain,-0.50001,,\n")
     before = test.check_rows(output, expected, "killed")
     (tmp_path / "log").touch()
     test.check_resumed(output, expected, before, 1, "resumed")
-    assert len(test.problems) == 2 and before == expected
-    for number, content in enumerate(("a.wav,rain,,,\n", "a.wav,rain,,,\na.wav,rain,,,\nb.wav,rain,,,\n")):
+    assert len(test.problems) == 2 and before == kill_caption.make_keys(expected)
+    output.write_text(output.read_text().replace("-0.50001", "-0.6"))
+    test.check_resumed(output, expected, before, 1, "resumed")
+    assert "other scores" in test.problems.pop()
+    for number, content in enumerate(
+        ("a.wav,rain,-0.5,,\n", "a.wav,rain,-0.5,,\na.wav,rain,-0.5,,\nb.wav,rain,-0.50001,,\n")
+    ):
         output.write_text(header + content)
         test.check_resumed(output, expected, [], 1, "resumed")
         assert len(test.problems) == 3 + number
