@@ -5,13 +5,20 @@ import sys
 
 from .version import __version__
 
+EPILOG = """example:
+  enclap caption recordings/ --output captions.csv
+
+Exit status: 0 done, 1 some inputs failed, 2 the command could not start or go on, 130 interrupted.
+"""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `enclap` and its sub-commands; each sets `run`, a function of the arguments."""
     parser = argparse.ArgumentParser(
         prog="enclap",
         description="EnCLAP audio captioning: one sentence about a sound recording.",
-        epilog="example: enclap caption recordings/ --output captions.csv",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"enclap-hf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -26,17 +33,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_caption_command(commands) -> None:
     """`enclap caption`."""
-    from .commands import caption
+    from .commands import caption, caption_arguments
 
     parser = commands.add_parser(
         "caption",
         help="caption recordings",
-        description="Caption recordings: files, folders (searched through) and patterns.",
-        epilog=caption.EXAMPLES,
+        description="Caption recordings: files, folders with their sub-folders, and patterns.",
+        epilog=caption_arguments.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    caption.add_caption_arguments(parser)
-    parser.set_defaults(run=caption.run_caption)
+    caption_arguments.add_caption_arguments(parser)
+    parser.set_defaults(run=caption.run_caption, describe_interruption=caption.describe_interruption)
 
 
 def add_score_command(commands) -> None:
@@ -56,10 +63,11 @@ def add_scenes_command(commands) -> None:
         "scenes",
         help="write synthesised sound scenes with captions",
         description=scenes.DESCRIPTION,
-        epilog=scenes.EXAMPLE,
+        epilog=scenes.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     scenes.add_scene_arguments(parser)
-    parser.set_defaults(run=scenes.run_scenes)
+    parser.set_defaults(run=scenes.run_scenes, describe_interruption=scenes.describe_interruption)
 
 
 def add_convert_command(commands) -> None:
@@ -74,7 +82,7 @@ def add_convert_command(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     convert.add_convert_arguments(parser)
-    parser.set_defaults(run=convert.run_convert)
+    parser.set_defaults(run=convert.run_convert, describe_interruption=convert.describe_interruption)
 
 
 def add_push_command(commands) -> None:
@@ -89,7 +97,7 @@ def add_push_command(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     push.add_push_arguments(parser)
-    parser.set_defaults(run=push.run_push)
+    parser.set_defaults(run=push.run_push, describe_interruption=push.describe_interruption)
 
 
 def add_demo_command(commands) -> None:
@@ -97,22 +105,35 @@ def add_demo_command(commands) -> None:
     from .commands import demo
 
     parser = commands.add_parser(
-        "demo", help="caption in the browser", description="Open a page that captions uploads and the microphone."
+        "demo",
+        help="caption in the browser",
+        description="Open a page that captions uploads, the microphone and examples.",
+        epilog=demo.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     demo.add_demo_arguments(parser)
-    parser.set_defaults(run=demo.run_demo)
+    parser.set_defaults(run=demo.run_demo, describe_interruption=lambda args: "the page is closed.")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `enclap`; returns the exit status: 0 done, 1 some inputs failed, 2 wrong usage, 130 interrupted."""
+    """Run `enclap`.
+
+    Args:
+        argv: command line without the program's name; that of the process when left out.
+    Returns:
+        exit status: 0 done, 1 some inputs failed, 2 the command could not start or go on, 130 interrupted.
+    """
     args = build_parser().parse_args(argv)
     try:
         return args.run(args)
     except KeyboardInterrupt:
-        print("\nenclap: interrupted; what was written so far is kept.", file=sys.stderr)
+        describe = getattr(args, "describe_interruption", lambda args: "the command did not end.")
+        print(f"\nenclap: interrupted; {describe(args)}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        sys.stderr.close()
+        from .commands.terminal_text import discard_rest
+
+        discard_rest(sys.stdout)
         return 0
 
 

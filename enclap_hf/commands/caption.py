@@ -1,95 +1,109 @@
 """`enclap caption`: recordings in, captions to the terminal or to a file, one recording's failure never another's."""
 
 import argparse
+import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from ..data.audio_files import find_audio_files, read_duration_s
+from ..data.audio_files import find_audio_files
 from ..model.audio_loading import AudioLoadError
-from .argument_types import positive_int, whole_number
-from .caption_output import check_output, identify, keep_captioned, open_writer, read_captioned
-from .captioner_loading import load_pipeline
+from .caption_manifest import add_state, begin_manifest, open_states, remove_states, write_manifest
+from .caption_output import (
+    OutputError,
+    WholeRecordsFile,
+    check_output,
+    check_writable,
+    has_caption,
+    name_in_output,
+    print_rows,
+    printable,
+    replace_rows,
+    start_writing,
+)
+from .caption_resume import Plan, plan_rows
+from .captioner_loading import find_model, load_pipeline
 from .freed_memory import keep_freed_memory
-
-EXAMPLES = """examples:
-  enclap caption rain.wav                                  print one caption
-  enclap caption recordings/ --output captions.csv         a folder, into a table
-  enclap caption recordings/ --output captions.csv --resume   go on where that stopped
-  enclap caption 'field/*.flac' --model owner/name --num-return-sequences 3 --output captions.jsonl
-"""
+from .output_lock import OutputLockedError, lock_output
+from .terminal_text import print_notice, print_problem
 
 # Batches whose recordings are sorted by length together, so that little of a batch is padding.
 SORTED_BATCHES = 8
 
 
-def add_caption_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `enclap caption`."""
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="file, folder or pattern")
-    parser.add_argument("--model", help="directory or Hub repository; left out, the small model of the package")
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub repository")
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help="write .jsonl or .csv instead of printing; relative paths are written relative to the folder of FILE",
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="keep the captions that --output has and caption only the rest, those that failed among them; paths in "
-        "--output count from its folder",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
-    parser.add_argument("--batch-size", type=positive_int, default=8, help="recordings at a time (default: 8)")
-    parser.add_argument("--num-workers", type=whole_number, default=0, help="processes that read ahead (default: 0)")
-    parser.add_argument(
-        "--num-beams", type=positive_int, help="beams of the search; 1 is greedy (default: the model's)"
-    )
-    parser.add_argument("--num-return-sequences", type=positive_int, default=1, metavar="N", help="N best, with scores")
-    parser.add_argument("--max-new-tokens", type=positive_int, help="longest caption in tokens (default: the model's)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="the captioner's number type")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code that a Hub repository brings")
-
-
 def run_caption(args: argparse.Namespace) -> int:
-    """Caption; returns 0 when every recording has its caption, 1 when some failed, 2 when nothing could start."""
+    """Caption.
+
+    Args:
+        args: parsed arguments.
+    Returns:
+        exit status: 0 when every recording is captioned or silent, 1 when some failed, 2 when the command cannot
+        start or go on.
+    """
     keep_freed_memory()
     try:
         check_output(args)
-        captioned = read_captioned(args.output) if args.resume else []
-    except (ValueError, OSError) as error:
-        return complain(error)
+        with hold_output(args):
+            return caption_recordings(args)
+    except BrokenPipeError:
+        raise
+    except (OutputLockedError, OutputError, ValueError, OSError, RuntimeError) as error:
+        print_problem("enclap", error)
+        return 2
+
+
+@contextlib.contextmanager
+def hold_output(args: argparse.Namespace) -> Iterator[None]:
+    """Keep other runs from the output while this one writes it.
+
+    Raises:
+        OutputLockedError: another run writes it.
+        OutputError: it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        if args.output:
+            try:
+                is_locked = stack.enter_context(lock_output(args.output))
+            except OSError as error:
+                raise OutputError(f"--output {args.output} cannot be written: {error.strerror or error}.") from error
+            if not is_locked:
+                print_notice(
+                    args, f"{args.output} is on a file system without locks; let no other run write it meanwhile."
+                )
+            check_output(args)  # another run may have just ended
+            check_writable(args.output)
+        yield
+
+
+def caption_recordings(args: argparse.Namespace) -> int:
+    """Find, load, caption and report; returns the exit status."""
     paths, num_failed = find_recordings(args.paths)
     if not paths:
         return 2
-    done = {identify(row["file_name"], os.path.dirname(args.output)) for row in captioned}
-    waiting = [path for path in paths if identify(path, "") not in done]
-    if done:
-        print(f"{len(paths) - len(waiting)} of {len(paths)} recordings are captioned already.", file=sys.stderr)
-    try:
-        caption = load_pipeline(args)
-    except (OSError, ValueError, RuntimeError) as error:
-        return complain(error)
-    if args.model is None:
-        print(describe_default_model(), file=sys.stderr)
-    # The output is changed only here, where recordings and model are known to be good.
-    if args.output and os.path.exists(args.output):
-        if args.overwrite:
-            os.remove(args.output)
-        else:
-            keep_captioned(args.output, captioned)
-    num_unreadable = write_captions(args, waiting, caption)
+    model = find_model(args, with_fingerprint=args.output is not None)
+    plan = Plan(paths, [], begin_manifest(args, model))
+    if args.resume:
+        plan = plan_rows(args, paths, plan.manifest)
+        for notice in plan.notices:
+            print_notice(args, notice)
+    caption, report = None, Report()
+    if plan.waiting:
+        caption = load_pipeline(args, model)
+        report.longest_s = find_longest_s(caption.processor.feature_extractor)
+        if args.model is None:
+            print_notice(args, describe_default_model())
     if args.output:
-        captioned = count_recordings(len(waiting) - num_unreadable)
-        failed = f"; {num_unreadable} could not be read" if num_unreadable else ""
-        print(f"Captioned {captioned} into {args.output}{failed}.", file=sys.stderr)
-    return 1 if num_failed or num_unreadable else 0
+        write_captions(args, plan, caption, report)
+    else:
+        run_stream(args, plan.waiting, caption, report, print_rows)
+    for line in report.summarise(args):
+        print_notice(args, line)
+    return 1 if num_failed or report.num_failed else 0
 
 
 def find_recordings(arguments: list[str]) -> tuple[list[str], int]:
-    """Audio files of all arguments, each once, and how many arguments had none, which are said."""
+    """Audio files of all arguments, each once, and how many arguments had none; each of these is reported."""
     found, num_failed = {}, 0
     for argument in arguments:
         try:
@@ -97,7 +111,7 @@ def find_recordings(arguments: list[str]) -> tuple[list[str], int]:
                 found.setdefault(os.path.abspath(path), path)
         except AudioLoadError as error:
             num_failed += 1
-            complain(error)
+            print_problem("enclap", error)
     return list(found.values()), num_failed
 
 
@@ -106,52 +120,69 @@ def count_recordings(number: int) -> str:
     return "1 recording" if number == 1 else f"{number} recordings"
 
 
-def complain(error: Exception) -> int:
-    """Say in one line why nothing could start."""
-    print(f"enclap: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
-
-
 def describe_default_model() -> str:
-    """What the model inside the package knows, in one line."""
+    """What the bundled model knows, in one line."""
     from ..sound_scenes import SOUND_KINDS
 
     return (
-        f"Using the package's own small model: it knows {len(SOUND_KINDS)} kinds of synthesised sounds only. "
+        f"Using the bundled small model: it knows {len(SOUND_KINDS)} kinds of synthesised sounds only. "
         "For real recordings pass --model DIRECTORY_OR_HUB_REPOSITORY."
     )
 
 
-class SortedClips:
-    """A list of recordings whose every window of `window_size` goes from the longest to the shortest.
+class Report:
+    """Counts what came of the recordings."""
 
-    Headers are read when a window is reached, here and in worker processes alike.
+    def __init__(self):
+        self.longest_s = math.inf  # of a recording, that are read as codes
+        self.num_captioned = self.num_silent = self.num_failed = self.num_long = 0
+
+    def add(self, result: dict | list[dict], duration_s: float) -> None:
+        """Count one recording."""
+        best = result[0] if isinstance(result, list) else result
+        if best["text"] is None:
+            self.num_failed += 1
+            return
+        self.num_silent += bool(best.get("silent"))
+        self.num_captioned += not best.get("silent")
+        self.num_long += duration_s > self.longest_s
+
+    def summarise(self, args: argparse.Namespace) -> Iterator[str]:
+        """Lines that end the run."""
+        if self.num_long:
+            yield (
+                f"{count_recordings(self.num_long)} {'is' if self.num_long == 1 else 'are'} longer than the "
+                f"{self.longest_s:.1f} s that the model's codes cover: cut long recordings into pieces."
+            )
+        if self.num_silent:
+            silent = f"{count_recordings(self.num_silent)} {'is' if self.num_silent == 1 else 'are'} silent"
+            yield f"{silent} (no sample above {args.silence_dbfs:g} dBFS) and got no caption."
+        if args.output:
+            failed = f"; {self.num_failed} failed" if self.num_failed else ""
+            yield f"Captioned {count_recordings(self.num_captioned)} into {args.output}{failed}."
+
+
+def run_stream(
+    args: argparse.Namespace,
+    paths: list[str],
+    caption,
+    report: Report,
+    write_rows: Callable,
+    before_rows: Callable = lambda path, state: None,
+) -> None:
+    """Caption all paths and hand on the rows of each as it is done.
+
+    Args:
+        args: of the command.
+        paths: the recordings.
+        caption: the pipeline.
+        report: counts them.
+        write_rows: called with path and result.
+        before_rows: called before that, with path and the state of the file.
     """
+    from tqdm import tqdm
 
-    def __init__(self, paths: list[str], window_size: int):
-        self.paths, self.window_size = paths, window_size
-        self._first, self._durations_s = None, {}
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> str:
-        first = index - index % self.window_size
-        return self.paths[list(self.read_window(first))[index - first]]
-
-    def read_window(self, first: int) -> dict[int, float]:
-        """Recordings of the window that starts at `first`: seconds by index, in the order in which they are read."""
-        if first != self._first:
-            indices = range(first, min(first + self.window_size, len(self.paths)))
-            durations_s = {i: read_duration_s(self.paths[i]) for i in indices}
-            self._first = first
-            self._durations_s = dict(sorted(durations_s.items(), key=lambda item: -item[1]))
-        return self._durations_s
-
-
-def caption_in_order(args: argparse.Namespace, paths: list[str], caption) -> Iterator[tuple[dict | list[dict], float]]:
-    """Yield the captions of each path, and its seconds as far as they are known, in the order of `paths`."""
-    from ..model.pipeline import ClipDataset
+    from .caption_stream import caption_as_done, is_end_of_worker
 
     options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens}
     options = {name: value for name, value in options.items() if value is not None}
@@ -159,42 +190,81 @@ def caption_in_order(args: argparse.Namespace, paths: list[str], caption) -> Ite
         options["num_return_sequences"] = args.num_return_sequences
         num_beams = args.num_beams or caption.model.generation_config.num_beams or 1
         options["num_beams"] = max(num_beams, args.num_return_sequences)
-    # On a terminal captions are wanted soon; a file can wait for a few batches.
-    clips = SortedClips(paths, args.batch_size * (SORTED_BATCHES if args.output else 1))
-    results = iter(
-        caption(
-            ClipDataset(clips), batch_size=args.batch_size, num_workers=args.num_workers, errors="return", **options
-        )
+    clips = caption_as_done(
+        caption,
+        paths,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        # On a terminal captions are wanted soon and in order; a file can wait for a few batches.
+        window_size=args.batch_size * (SORTED_BATCHES if args.output else 1),
+        silence_dbfs=args.silence_dbfs,
+        **options,
     )
-    for first in range(0, len(paths), clips.window_size):
-        window = {i: (next(results), duration_s) for i, duration_s in clips.read_window(first).items()}
-        yield from (window[i] for i in sorted(window))
+    # A bar between printed captions would break their lines.
+    hides_bar = args.quiet or (not args.output and sys.stdout.isatty())
+    try:
+        with contextlib.closing(clips), tqdm(total=len(paths), unit="clip", disable=hides_bar or None) as progress:
+            for clip in clips:
+                best = clip.result[0] if isinstance(clip.result, list) else clip.result
+                with progress.external_write_mode(sys.stderr):
+                    if best["text"] is None:
+                        print_problem("enclap", best["error"])
+                    before_rows(paths[clip.index], clip.state)
+                    write_rows(paths[clip.index], clip.result)
+                report.add(clip.result, clip.duration_s)
+                progress.update()
+    except RuntimeError as error:
+        if not is_end_of_worker(error):
+            raise
+        raise RuntimeError(
+            "A process that reads recordings was killed, perhaps because memory was full. Captions written so far are "
+            "kept; try again with --num-workers 0, and with --resume where there is an --output."
+        ) from error
 
 
-def write_captions(args: argparse.Namespace, paths: list[str], caption) -> int:
-    """Caption all paths, write rows for each as it comes, and return how many failed."""
-    from tqdm import tqdm
+def write_captions(args: argparse.Namespace, plan: Plan, caption, report: Report) -> None:
+    """Caption what waits into the output, and remember beside it what it was made with.
 
-    num_failed = num_long = 0
-    longest_s = find_longest_s(caption.processor.feature_extractor)
-    with open_writer(args.output) as write_rows:
-        results = caption_in_order(args, paths, caption)
-        progress = tqdm(results, total=len(paths), unit="clip", disable=None if args.output else True)
-        for path, (result, duration_s) in zip(paths, progress, strict=True):
-            best = result[0] if isinstance(result, list) else result
-            if best["text"] is None:
-                num_failed += 1
-                tqdm.write(f"enclap: {best['error']}", file=sys.stderr)
-            else:
-                num_long += duration_s > longest_s
-            write_rows(path, result)
-    if num_long:
-        long = f"{count_recordings(num_long)} {'is' if num_long == 1 else 'are'} longer"
-        print(
-            f"{long} than the {longest_s:.1f} s that the model's codes cover: cut long recordings into pieces.",
-            file=sys.stderr,
-        )
-    return num_failed
+    Raises:
+        OutputError: it cannot be written any further; its rows are safe.
+    """
+    output, manifest = args.output, plan.manifest
+    # The output is changed only here, where recordings and model are known to be good.
+    if args.overwrite or not os.path.exists(output):
+        remove_states(output)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.realpath(output))
+    else:
+        replace_rows(output, plan.kept_rows)
+    write_manifest(output, manifest)
+    with contextlib.ExitStack() as stack:
+        states = stack.enter_context(contextlib.closing(open_states(output)))
+        file = stack.enter_context(contextlib.closing(WholeRecordsFile(output)))
+
+        def remember(path: str, state) -> None:
+            name = printable(name_in_output(path, output))
+            manifest.recordings[name] = state
+            add_state(states, name, state)
+
+        write_rows = start_writing(file, output, args.escape_formulas)
+        try:
+            if plan.waiting:
+                run_stream(args, plan.waiting, caption, report, write_rows, remember)
+        except OutputError as error:
+            raise OutputError(f"{error} Its rows are kept; make room, and go on with --resume.") from error
+    manifest.counts = count_rows(plan, report)
+    write_manifest(output, manifest)
+    remove_states(output)
+
+
+def count_rows(plan: Plan, report: Report) -> dict[str, int]:
+    """Recordings in the finished output, by what came of them."""
+    kept = {}
+    for row in plan.kept_rows:
+        is_silent = str(row.get("silent", "")).lower() == "true"
+        kept[row["file_name"]] = "silent" if is_silent else "captioned" if has_caption(row) else "failed"
+    new = {"captioned": report.num_captioned, "silent": report.num_silent, "failed": report.num_failed}
+    return {name: number + list(kept.values()).count(name) for name, number in new.items()}
 
 
 def find_longest_s(feature_extractor) -> float:
@@ -203,3 +273,10 @@ def find_longest_s(feature_extractor) -> float:
         return math.inf
     num_samples = feature_extractor.max_codec_frames * feature_extractor.codec_hop_length
     return num_samples / feature_extractor.codec_sampling_rate
+
+
+def describe_interruption(args: argparse.Namespace) -> str:
+    """What Ctrl-C has left."""
+    if not args.output or not os.path.exists(args.output):
+        return "nothing was written to a file."
+    return f"the rows in {args.output} are kept; --resume goes on with it."

@@ -2,23 +2,29 @@
 
 import argparse
 import socket
-import sys
+
+from .argument_types import port_number
+from .terminal_text import print_problem
 
 INSTALL_LINE = 'pip install "enclap-hf[demo]"'
+EXAMPLES = """examples:
+  enclap demo                                              the bundled small model, on this machine alone
+  enclap demo --model owner/name --port 7870
+  enclap demo --model enclap-base-audiocaps --share        also under a public address, for some days
+
+The page needs gradio: pip install "enclap-hf[demo]". Ctrl-C closes it.
+"""
 
 
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `enclap demo`."""
-    parser.add_argument("--model", help="directory or Hub repository; left out, the small model of the package")
-    parser.add_argument("--port", type=port_number, help="of the local address (default: a free one from 7860 on)")
+    parser.add_argument(
+        "--model", metavar="DIR|OWNER/NAME", help="folder or Hub repository (default: the bundled small model)"
+    )
+    parser.add_argument(
+        "--port", type=port_number, help="port of the local address (default: the first free one from 7860 on)"
+    )
     parser.add_argument("--share", action="store_true", help="also make a public address, through Gradio's servers")
-
-
-def port_number(text: str) -> int:
-    """A port that a page may have."""
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a port from 1 to 65535")
-    return int(text)
 
 
 def run_demo(args: argparse.Namespace) -> int:
@@ -55,5 +61,5 @@ def is_free(port: int) -> bool:
 
 def complain(problem: object) -> int:
     """Say in one line why it did not start."""
-    print(f"enclap demo: {' '.join(str(problem).split())}", file=sys.stderr)
+    print_problem("enclap demo", problem)
     return 2

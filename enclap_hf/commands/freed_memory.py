@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep freed blocks of up to 32 MB; call it once, before the first tensor.
 
     Returns:
-        whether it does: not where the allocator is another than glibc's, or was set by `MALLOC_...` variables.
+        whether it does; it does not where the allocator is not glibc's, or is set by `MALLOC_...` variables.
     """
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return False

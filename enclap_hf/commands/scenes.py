@@ -6,9 +6,15 @@ import sys
 from ..sound_scenes.scene_captions import RELATIONS
 from ..sound_scenes.scene_files import write_scenes
 from .argument_types import positive_int, whole_number
+from .terminal_text import add_quiet_argument, print_problem
 
 DESCRIPTION = "Write synthesised sound scenes with captions in the layout of Clotho."
-EXAMPLE = "example: enclap scenes --output scenes --num-scenes 1000"
+EXAMPLES = """examples:
+  enclap scenes --output scenes --num-scenes 1000
+  enclap scenes --output test_scenes --num-scenes 200 --first-seed 1000000 --num-events 2 --relation then
+
+A run that was stopped goes on where it ended when the same command is given again.
+"""
 
 
 def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +27,9 @@ def add_scene_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-seed", type=whole_number, default=0, metavar="S", help="seed of the first scene (default: 0)"
     )
     parser.add_argument("--num-workers", type=positive_int, default=1, metavar="W", help="processes (default: 1)")
-    parser.add_argument("--num-events", type=int, choices=(1, 2, 3), help="events a scene (default: drawn)")
+    parser.add_argument("--num-events", type=int, choices=(1, 2, 3), help="events in each scene (default: drawn)")
     parser.add_argument("--relation", choices=RELATIONS, help="how events relate (default: drawn)")
+    add_quiet_argument(parser)
 
 
 def run_scenes(args: argparse.Namespace) -> int:
@@ -35,10 +42,17 @@ def run_scenes(args: argparse.Namespace) -> int:
             num_workers=args.num_workers,
             num_events=args.num_events,
             relation=args.relation,
+            show_progress=sys.stderr.isatty() and not args.quiet,
         )
     except (ValueError, OSError) as error:
-        print(f"enclap scenes: {' '.join(str(error).split())}", file=sys.stderr)
+        print_problem("enclap scenes", error)
         return 2
-    scenes = "1 scene" if args.num_scenes == 1 else f"{args.num_scenes} scenes"
-    print(f"Wrote {scenes} to {args.output}: audio/, captions.csv and events.jsonl.")
+    if not args.quiet:
+        scenes = "1 scene" if args.num_scenes == 1 else f"{args.num_scenes} scenes"
+        print(f"Wrote {scenes} to {args.output}: audio/, captions.csv and events.jsonl.")
     return 0
+
+
+def describe_interruption(args: argparse.Namespace) -> str:
+    """What Ctrl-C has left."""
+    return f"the scenes in {args.output}/audio are kept, and the same command goes on with them."

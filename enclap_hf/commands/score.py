@@ -7,30 +7,29 @@ enclap score mine.jsonl --compare theirs.jsonl --references captions.csv --boots
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import json
-import logging
 import os
 import sys
 import textwrap
 from pathlib import Path
 
-from ..metrics.audio_captioning_metrics import AudioCaptioningMetrics
-from ..metrics.caption_files import read_caption_file
-from ..metrics.caption_matching import (
+from ..data.caption_files import read_caption_file
+from ..data.caption_matching import (
     MISSING_RULES,
-    Clip,
+    ScoredClip,
     add_system,
     describe_lacking,
-    normalise_name,
     pair_references,
     read_predictions,
     settle_missing,
     take_own_references,
 )
+from ..data.recording_names import normalise_name
+from ..metrics.audio_captioning_metrics import AudioCaptioningMetrics
 from ..metrics.caption_scores import CaptionScores
 from ..metrics.java_runtime import MetricUnavailableError
+from ..metrics.metric_notes import warnings_as_notes
 from ..metrics.metric_sets import DEFAULT_METRICS, METRIC_SETS
 from ..metrics.significance import POOLED_METRICS, bootstrap_interval, paired_permutation_test
 
@@ -68,15 +67,20 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "predictions",
         type=Path,
-        help="csv, jsonl or json with the columns file_name (or file) and candidate (or caption, prediction, text), as "
-        "`enclap caption --output` writes them; references may be there too, as caption_1, caption_2, ... or a list in "
-        "`references`",
+        help="csv, tsv, jsonl or json with the columns file_name (or another that trainings read) and candidate (or "
+        "caption, prediction, text), as `enclap caption --output` writes them; references may be there too, as "
+        "caption_1, caption_2, ... or a list in `references`",
     )
     parser.add_argument(
         "--references",
         type=Path,
         help="file with the references, matched by file name; folders that only one of the files names are passed over "
         "where that leaves no choice",
+    )
+    parser.add_argument(
+        "--encoding",
+        default="utf-8",
+        help="of the files; a byte order mark counts over it (default: %(default)s)",
     )
     parser.add_argument(
         "--metrics",
@@ -105,8 +109,20 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sentence-encoder", help="folder or Hub name of FENSE's sentence encoder")
     parser.add_argument("--error-detector", help="name or file of FENSE's fluency error detector")
-    parser.add_argument("--java-heap", help="memory limit of each Java process, such as 8g")
-    parser.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="limit for each Java process")
+    parser.add_argument(
+        "--java-heap",
+        help="memory limit of each Java process, such as 4g (default: 2g for METEOR; for SPICE half of the memory that "
+        "this process may use, its control group's limit included, but 8g at most)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="limit for each Java process (default: %(default)g). SPICE keeps what it parsed until then, and the next "
+        "run goes on from there",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress bars; there are none in a pipe either")
 
 
 def run_score(args: argparse.Namespace) -> int:
@@ -134,6 +150,7 @@ def _score(args: argparse.Namespace) -> int:
         error_detector=args.error_detector,
         java_heap=args.java_heap,
         timeout_s=args.timeout,
+        show_progress=False if args.quiet else None,
     )
     _check_outputs(args)
     all_clips = _read_clips(args)
@@ -144,9 +161,11 @@ def _score(args: argparse.Namespace) -> int:
     if emptied:
         _note(f"counted as empty captions (--missing empty): {describe_lacking(emptied, len(all_clips))}")
     references = [clip.references for clip in clips]
-    with _log_no_warnings():  # what is left out is said below, once
-        scores = metrics.compute([clip.captions[0] for clip in clips], references)
-        other_scores = metrics.compute([clip.captions[1] for clip in clips], references) if args.compare else None
+    names = [clip.file_name for clip in clips] if all(clip.file_name for clip in clips) else None
+    with warnings_as_notes(_note):
+        scores = metrics.compute([clip.captions[0] for clip in clips], references, clip_names=names)
+        others = [clip.captions[1] for clip in clips] if args.compare else None
+        other_scores = metrics.compute(others, references, clip_names=names) if others else None
     report = _build_report(scores, args.bootstrap)
     report["missing_captions"] = {
         "left_out": [clip.file_name for clip in left_out],
@@ -165,18 +184,6 @@ def _score(args: argparse.Namespace) -> int:
     return 0 if scores.corpus else 1
 
 
-@contextlib.contextmanager
-def _log_no_warnings():
-    """Keep the metrics' own warnings off the terminal."""
-    logger = logging.getLogger("enclap_hf.metrics")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse outputs that could not be written, or would replace an input, before an hour of scoring."""
     outputs = {"--per-clip": args.per_clip, "--output": args.output}
@@ -193,16 +200,16 @@ def _check_outputs(args: argparse.Namespace) -> None:
         taken[path.resolve()] = path
 
 
-def _read_clips(args: argparse.Namespace) -> list[Clip]:
+def _read_clips(args: argparse.Namespace) -> list[ScoredClip]:
     """Every clip with its references and the captions of all systems."""
-    rows = read_predictions(args.predictions)
+    rows = read_predictions(args.predictions, args.encoding)
     if args.references is None:
         clips = take_own_references(rows, args.predictions)
     else:
-        clips = pair_references(rows, read_caption_file(args.references))
+        clips = pair_references(rows, read_caption_file(args.references, args.encoding))
         _note_other_folders(clips)
     if args.compare:
-        add_system(clips, read_predictions(args.compare), args.compare)
+        add_system(clips, read_predictions(args.compare, args.encoding), args.compare)
     for system, path in enumerate([args.predictions] + [args.compare] * bool(args.compare)):
         num_empty = sum(clip.captions[system] is not None and not clip.captions[system].strip() for clip in clips)
         if num_empty:
@@ -210,7 +217,7 @@ def _read_clips(args: argparse.Namespace) -> list[Clip]:
     return clips
 
 
-def _note_other_folders(clips: list[Clip]) -> None:
+def _note_other_folders(clips: list[ScoredClip]) -> None:
     """Say which names were matched although they differ."""
     differing = [
         clip
@@ -219,7 +226,7 @@ def _note_other_folders(clips: list[Clip]) -> None:
     ]
     if differing and differing[0].file_name:
         _note(
-            f"{len(differing)} clips are matched without the folders that only one file names, such as "
+            f"{len(differing)} clips are matched without the folders or endings that only one file names, such as "
             f"{differing[0].file_name!r} with {differing[0].reference_name!r}"
         )
 
@@ -305,7 +312,7 @@ def _format_comparison(name: str, row: dict, width: int) -> str:
     return line
 
 
-def _write_per_clip(path: Path, clips: list[Clip], scores: CaptionScores) -> None:
+def _write_per_clip(path: Path, clips: list[ScoredClip], scores: CaptionScores) -> None:
     """Write one line a clip."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

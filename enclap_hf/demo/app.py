@@ -13,15 +13,17 @@ from .captioning import Description, describe_recording, format_error, format_no
 HEADER = '<div class="enclap-header"><h1>What do you hear?</h1><p>EnCLAP writes one sentence about a sound.</p></div>'
 PLACEHOLDER = '<div class="enclap-placeholder">The caption will appear here.</div>'
 MAX_FILE_SIZE = "50mb"
-# Uploads are deleted when they are this old, looked for as often.
+# Uploads are deleted when they are this old, and looked for as often.
 DELETE_UPLOADS_AFTER_S = 3600
+# The sliders end here, or at the model's own number of beams where that is higher.
+MOST_BEAMS = MOST_CAPTIONS = 8
 
 
 class DemoPage:
     """The page and the model behind it.
 
     Args:
-        model: directory or Hub repository; None for the package's own model.
+        model: directory or Hub repository; None for the bundled model.
         choose_model: whether visitors may name another model. For a page that only its owner can reach: whatever they
             name is downloaded and loaded.
     Raises:
@@ -44,7 +46,7 @@ class DemoPage:
         return description.captions, description.picture, format_notice(self.model, "SPACE_ID" in os.environ)
 
     def use_model(self, model: str | None) -> None:
-        """Load another model, unless it is the one at hand."""
+        """Load another model, unless it is the current one."""
         if model != self.model:
             self.captioner = load_captioner(model)
             self.model = model
@@ -90,14 +92,21 @@ class DemoPage:
         """The search's settings, closed at first."""
         default_beams = self.captioner.model.generation_config.num_beams or 1
         with gr.Accordion("Settings", open=False):
-            num_captions = gr.Slider(1, 8, value=3, step=1, label="Captions", info="How many to show, best first.")
+            num_captions = gr.Slider(
+                1, MOST_CAPTIONS, value=3, step=1, label="Captions", info="How many to show, best first."
+            )
             num_beams = gr.Slider(
-                1, 8, value=default_beams, step=1, label="Beams", info="More beams search longer for a better caption."
+                1,
+                max(MOST_BEAMS, default_beams),
+                value=default_beams,
+                step=1,
+                label="Beams",
+                info="More beams search longer for a better caption.",
             )
             model = gr.Textbox(
                 self.model or "",
                 label="Model",
-                info="Hub repository or folder; empty for the package's own small model.",
+                info="Hub repository or folder; empty for the bundled small model.",
                 visible=self.choose_model,
             )
         return num_beams, num_captions, model
@@ -141,7 +150,7 @@ def launch_demo(
     """Start the page and serve it until interrupted.
 
     Args:
-        model: directory or Hub repository; None for the package's own model.
+        model: directory or Hub repository; None for the bundled model.
         choose_model: whether visitors may name another model, see [`DemoPage`].
         port: of the local address; None takes a free one from 7860 on.
         share: also give the page a public address for some days, through Gradio's servers.

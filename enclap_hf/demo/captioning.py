@@ -1,19 +1,27 @@
 """From a recording to what the page shows: captions with their scores, pictures, or the reason that there are none."""
 
 import html
+import logging
 import os
 import time
 from dataclasses import dataclass
 
 import torch
 
+from ..data.score_digits import count_digits
 from ..hub.registration import DEFAULT_MODEL
 from ..model.audio_loading import AudioLoadError, LoadedAudio, load_audio, resample_audio
 from ..sound_scenes import SOUND_KINDS
 from .sound_pictures import draw_recording, pad_to_one_frame
 
+logger = logging.getLogger(__name__)
+
 # Read of a recording; what comes later is cut off, and the page says so.
 MAX_DURATION_S = 300
+# A recording that ends within this margin after it is read whole: encoders add some silence at the end.
+MARGIN_S = 0.1
+FEWEST_SCORE_DIGITS = 3
+SILENT = "This recording is silent: no sound in it is loud enough to describe."
 NOTHING_HEARD = "No sound yet: upload a file, record one, or pick an example, then press the button again."
 
 
@@ -42,7 +50,7 @@ def load_captioner(model: str | None):
 
 
 def describe_recording(captioner, path: str | None, num_beams: int, num_captions: int) -> Description:
-    """Caption a recording and draw it.
+    """Caption a recording and draw it; whatever goes wrong is shown as the reason that there is no caption.
 
     Args:
         captioner: the pipeline.
@@ -54,20 +62,40 @@ def describe_recording(captioner, path: str | None, num_beams: int, num_captions
         return Description(format_error(NOTHING_HEARD), "")
     name = os.path.basename(path)
     try:
-        audio = load_audio(path, name=name, max_duration_s=MAX_DURATION_S)
+        audio, is_cut = load_start(path, name)
+        started = time.perf_counter()
+        result = captioner(
+            {"array": audio.samples, "sampling_rate": audio.sampling_rate},
+            num_beams=max(num_beams, num_captions),
+            num_return_sequences=num_captions,
+        )
     except AudioLoadError as error:
         return Description(format_error(str(error)), "")
-    started = time.perf_counter()
-    result = captioner(
-        {"array": audio.samples, "sampling_rate": audio.sampling_rate},
-        num_beams=max(num_beams, num_captions),
-        num_return_sequences=num_captions,
-    )
-    captions = result if isinstance(result, list) else [result]
+    except Exception as error:  # of whichever decoder or encoder: the page stays, and the visitor is told
+        logger.exception("%s cannot be captioned", name)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return Description(format_error(f"`{name}`: it cannot be captioned ({reason})."), "")
     note = f"Captioned in {time.perf_counter() - started:.1f} s."
-    if len(audio.samples) >= MAX_DURATION_S * audio.sampling_rate:
+    if is_cut:
         note += f" Only the first {MAX_DURATION_S // 60} minutes were read."
-    return Description(format_captions(captions, note), draw(captioner.processor.feature_extractor, name, audio))
+    captions = format_captions(result if isinstance(result, list) else [result], note)
+    try:
+        return Description(captions, draw(captioner.processor.feature_extractor, name, audio))
+    except Exception:  # a picture that fails takes no caption with it
+        logger.exception("%s cannot be drawn", name)
+        return Description(captions, "")
+
+
+def load_start(path: str, name: str) -> tuple[LoadedAudio, bool]:
+    """The first minutes of a recording, and whether it goes on after them.
+
+    Raises:
+        AudioLoadError: it cannot be read.
+    """
+    audio = load_audio(path, name=name, max_duration_s=MAX_DURATION_S + MARGIN_S)
+    if len(audio.samples) < round((MAX_DURATION_S + MARGIN_S) * audio.sampling_rate):
+        return audio, False
+    return LoadedAudio(audio.samples[: MAX_DURATION_S * audio.sampling_rate], audio.sampling_rate), True
 
 
 def draw(feature_extractor, name: str, audio: LoadedAudio) -> str:
@@ -88,10 +116,17 @@ def draw(feature_extractor, name: str, audio: LoadedAudio) -> str:
 def format_captions(captions: list[dict], note: str) -> str:
     """The best caption large, all of several below it with their scores, and a remark."""
     best = captions[0]
-    rows = "".join(format_row(rank, caption, best) for rank, caption in enumerate(captions, 1) if "score" in caption)
+    if best.get("silent"):
+        return f'<div class="enclap-result" role="status"><p class="enclap-silent">{SILENT}</p></div>'
+    digits = count_digits([caption["score"] for caption in captions if "score" in caption], FEWEST_SCORE_DIGITS)
+    rows = "".join(
+        format_row(rank, caption, best, digits)
+        for rank, caption in enumerate(captions, 1)
+        if "score" in caption and len(captions) > 1
+    )
     table = rows and (
-        '<table class="enclap-candidates"><caption>Best captions of the search. The search gives the scores: '
-        'nearer to 0 is surer.</caption><thead><tr><th scope="col">#</th><th scope="col">Caption</th>'
+        '<table class="enclap-candidates"><caption>The best captions of the search. Scores nearer to 0 are surer.'
+        '</caption><thead><tr><th scope="col">#</th><th scope="col">Caption</th>'
         f'<th scope="col">Score</th></tr></thead><tbody>{rows}</tbody></table>'
     )
     return (
@@ -100,13 +135,13 @@ def format_captions(captions: list[dict], note: str) -> str:
     )
 
 
-def format_row(rank: int, caption: dict, best: dict) -> str:
+def format_row(rank: int, caption: dict, best: dict, digits: int = FEWEST_SCORE_DIGITS) -> str:
     """One candidate; its bar is full for the best and shrinks as the score falls."""
     share = 100 if caption["score"] >= best["score"] else 100 * best["score"] / caption["score"]
     return (
         f"<tr><td>{rank}</td><td>{html.escape(caption['text'])}"
         f'<div class="enclap-bar" aria-hidden="true"><div style="width:{max(share, 2):.0f}%"></div></div></td>'
-        f"<td>{caption['score']:.3f}</td></tr>"
+        f"<td>{caption['score']:.{digits}f}</td></tr>"
     )
 
 
@@ -116,7 +151,7 @@ def format_error(reason: str) -> str:
 
 
 def format_notice(model: str | None, on_space: bool) -> str:
-    """Which model speaks, and what it knows."""
+    """Which model writes the captions, and what it knows."""
     if model:
         return f'<p class="enclap-notice" role="note">Model: <code>{html.escape(model)}</code></p>'
     how = (
@@ -125,7 +160,7 @@ def format_notice(model: str | None, on_space: bool) -> str:
         else "start <code>enclap demo --model OWNER/NAME</code>"
     )
     return (
-        '<p class="enclap-notice" role="note"><strong>This is the small model that comes with the package.</strong> '
-        f"It knows {len(SOUND_KINDS)} kinds of synthesised sounds and nothing else; of a real recording it names "
-        f"whatever of these sounds most alike. For real recordings, {how}.</p>"
+        '<p class="enclap-notice" role="note"><strong>This is the bundled small model.</strong> '
+        f"It knows {len(SOUND_KINDS)} kinds of synthesised sounds and nothing else; for a real recording it names "
+        f"whichever of these sounds most like it. For real recordings, {how}.</p>"
     )

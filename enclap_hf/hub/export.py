@@ -4,6 +4,7 @@
 """
 
 import fnmatch
+import json
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from huggingface_hub import CommitInfo
 
 from ..model.encoder_sources import check_source
 from ..model.model_files import read_index, read_json_object
-from ..model.repository import add_remote_code, list_code_files, read_json, upload_folder
+from ..model.repository import add_remote_code, list_code_files, read_json, update_json, upload_folder
 
 # What a repository consists of, beside its code; all else in a folder stays there. Names are matched in any case.
 MODEL_FILES = ("config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
@@ -69,6 +70,7 @@ def push_repository(folder: str, repo_id: str, **upload) -> CommitInfo:
             target = os.path.join(copy, path)
             os.makedirs(os.path.dirname(target), exist_ok=True)
             _link_weights(os.path.join(folder, path), target)
+        name_in_card(copy, repo_id)
         missing = find_missing_parts(copy)
         if missing:
             links = [f"{path} ({reason})" for path, reason in plan.left_out.items() if reason == LINK]
@@ -76,6 +78,22 @@ def push_repository(folder: str, repo_id: str, **upload) -> CommitInfo:
         if not has_remote_code(copy):
             add_remote_code(copy)
         return upload_folder(copy, repo_id, **upload)
+
+
+def name_in_card(folder: str, repo_id: str) -> None:
+    """Let a card that loads the model by its folder's name, as a conversion's does, load it by its repository's."""
+    path, card = (os.path.join(folder, name) for name in ("model_card.json", "README.md"))
+    if "/" not in repo_id or not os.path.exists(path) or not os.path.exists(card):
+        return
+    of_folder = read_json_object(path).get("load_from")
+    if not isinstance(of_folder, str) or not of_folder.startswith('"') or "/" in of_folder:
+        return
+    of_repository = json.dumps(repo_id, ensure_ascii=False)
+    with open(card, encoding="utf-8") as file:
+        text = file.read()
+    with open(card, "w", encoding="utf-8") as file:
+        file.write(text.replace(f"model={of_folder}", f"model={of_repository}"))
+    update_json(path, {"load_from": of_repository})
 
 
 def incomplete(folder: str, missing: list[str], without: str = "") -> ValueError:
@@ -137,6 +155,12 @@ def is_within(path: str, root: str) -> bool:
     return os.path.commonpath([real, root]) == root
 
 
+def list_encoder_parts(processor: dict) -> list[str]:
+    """Sub-folders that hold the encoders of a processor, of which these are the fields."""
+    frames = "clap" if processor.get("frame_encoder_type") == "clap_frames" else "codec"
+    return list(dict.fromkeys([frames, *(["clap"] if processor.get("sequence_vector", "clap") == "clap" else [])]))
+
+
 def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     """What a folder lacks to be a complete repository, apart from code: a phrase for each part.
 
@@ -153,7 +177,7 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     if not os.path.exists(path):
         return [*missing, "the processor (processor_config.json)"]
     processor = read_json_object(path)
-    for name in list_encoder_folders(processor):
+    for name in list_encoder_parts(processor):
         source = check_source(processor.get(f"{name}_source") or {"subfolder": name}, f"{name}_source")
         place, subfolder = source.get("repo_id", ""), source.get("subfolder", name)
         if "fingerprint" in source:
@@ -168,13 +192,6 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
         elif not place and not has_encoder(os.path.join(folder, subfolder), processor if name == "codec" else {}):
             missing.append(f"{subfolder}/ (config.json, model.safetensors)")
     return missing
-
-
-def list_encoder_folders(processor: dict) -> list[str]:
-    """Sub-folders that a processor's encoders are in, by its configuration."""
-    family, vector = processor.get("frame_encoder_type"), processor.get("sequence_vector", "clap")
-    codec = [] if family == "clap_frames" else ["codec"]
-    return [*codec, *(["clap"] if vector == "clap" or family == "clap_frames" else [])]
 
 
 def has_encoder(folder: str, processor: dict) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..version import __version__
 from .caption_checks import check_captions
 from .caption_scores import CaptionScores
+from .java_memory import check_heap
 from .java_runtime import MetricUnavailableError, find_java, java_version
 from .metric_sets import DEFAULT_METRICS, PARTS, resolve_metrics
 from .ptb_tokenizer import tokenize_ptb
@@ -34,12 +35,14 @@ class AudioCaptioningMetrics:
         clap: folder or Hub name of a `ClapModel`, or a function from captions to embeddings, for `clap_similarity`.
         device: torch device of FENSE's networks.
         java: path of the Java program; found when left out.
-        java_heap: memory limit of each Java process, as its option -Xmx takes it; each metric's own when left out.
+        java_heap: memory limit of each Java process, as its option -Xmx takes it. When left out: 2g for METEOR; for
+            SPICE half of the memory that this process may use, but 8 GiB at most.
         timeout_s: limit for each Java process.
         cache_dir: where SPICE keeps parses and scores.
+        show_progress: whether METEOR and SPICE show bars; on a terminal when left out.
         strict: raise for a metric that cannot be computed.
     Raises:
-        ValueError: an unknown metric or set.
+        ValueError: an unknown metric or set, or a limit that is none.
     """
 
     def __init__(
@@ -54,9 +57,14 @@ class AudioCaptioningMetrics:
         java_heap: str | None = None,
         timeout_s: float = 3600.0,
         cache_dir: Path | str | None = None,
+        show_progress: bool | None = None,
         strict: bool = False,
     ) -> None:
         self.metric_set, self.metrics = resolve_metrics(metrics)
+        if java_heap is not None:
+            check_heap(java_heap)
+        if not timeout_s > 0:
+            raise ValueError(f"Got a time limit of {timeout_s} s; expected more than 0.")
         self.sentence_encoder = sentence_encoder
         self.error_detector = error_detector
         self.clap = clap
@@ -65,6 +73,7 @@ class AudioCaptioningMetrics:
         self.java_heap = java_heap
         self.timeout_s = timeout_s
         self.cache_dir = cache_dir
+        self.show_progress = show_progress
         self.strict = strict
 
     def compute(
@@ -75,6 +84,7 @@ class AudioCaptioningMetrics:
         audio: Sequence | None = None,
         sampling_rate: int | None = None,
         audio_embeddings=None,
+        clip_names: Sequence[str] | None = None,
     ) -> CaptionScores:
         """Score one caption a clip.
 
@@ -84,6 +94,7 @@ class AudioCaptioningMetrics:
             audio: one array (num_samples,) a clip, for `clap_similarity`.
             sampling_rate: of `audio`, in Hz.
             audio_embeddings: (B, C) CLAP embeddings in the place of `audio`.
+            clip_names: one a clip, for messages; numbers from 1 when left out.
         Returns:
             corpus scores by name, with `per_clip`, `num_clips`, `num_references`, `tokenizer`, `versions`,
             `metric_set` and `missing`.
@@ -93,7 +104,12 @@ class AudioCaptioningMetrics:
             MetricUnavailableError: with `strict`, a metric whose tools are missing.
         """
         check_captions(predictions, references)
+        if clip_names is not None and len(clip_names) != len(predictions):
+            raise ValueError(
+                f"Got {len(clip_names)} `clip_names` for {len(predictions)} predictions; expected one each."
+            )
         run = _Run(self, list(predictions), [list(clip) for clip in references], audio, sampling_rate, audio_embeddings)
+        run.clip_names = clip_names
         scores, per_clip, missing = {}, {}, {}
         for name in self.metrics:
             try:
@@ -125,7 +141,10 @@ class AudioCaptioningMetrics:
             versions["java"] = java_version(self.java or find_java())
             packages.append("pycocoevalcap")
         if "spice" in scores:
-            versions |= {"spice": "1.0", "corenlp": "3.6.0"}
+            from .corenlp import find_corenlp
+            from .corenlp_files import describe_version
+
+            versions |= {"spice": "1.0", "corenlp": describe_version(find_corenlp())}
         if "meteor" in scores:
             versions["meteor"] = "1.5"
         if {"sbert_similarity", "fluency_error_rate", "fense", "spider_fl", "clap_similarity"} & scores.keys():
@@ -145,6 +164,7 @@ class _Run:
         self.settings = settings
         self.predictions, self.references = predictions, references
         self.audio, self.sampling_rate, self.audio_embeddings = audio, sampling_rate, audio_embeddings
+        self.clip_names: Sequence[str] | None = None
         self._done: dict[str, tuple[float, list[float] | None] | MetricUnavailableError] = {}
 
     @functools.cached_property
@@ -197,6 +217,7 @@ class _Run:
     def _java_options(self) -> dict:
         """What METEOR and SPICE are run with."""
         options = {"timeout_s": self.settings.timeout_s, "java": self.settings.java}
+        options["show_progress"] = self.settings.show_progress
         return options | ({"java_heap": self.settings.java_heap} if self.settings.java_heap else {})
 
     def _compute_rouge_l(self):
@@ -217,7 +238,8 @@ class _Run:
     def _compute_spice(self):
         from .spice import compute_spice
 
-        return compute_spice(*self.tokens, cache_dir=self.settings.cache_dir, **self._java_options)
+        options = self._java_options | {"cache_dir": self.settings.cache_dir, "clip_names": self.clip_names}
+        return compute_spice(*self.tokens, **options)
 
     def _compute_sbert_similarity(self):
         from .fense import SENTENCE_ENCODER, compute_sbert_similarity

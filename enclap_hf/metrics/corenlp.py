@@ -1,53 +1,54 @@
 """The parser that SPICE needs: Stanford CoreNLP 3.6.0, which comes with no Python package.
 
-    python -m enclap_hf.metrics.corenlp            # says the size, asks, downloads, unpacks
+    python -m enclap_hf.metrics.corenlp            # says the size, asks, downloads, keeps what SPICE loads
     python -m enclap_hf.metrics.corenlp --yes
 
-Whoever has the two files already sets `ENCLAP_CORENLP` to their folder.
+    mvn dependency:get -Dartifact=edu.stanford.nlp:stanford-corenlp:3.6.0
+    mvn dependency:get -Dartifact=edu.stanford.nlp:stanford-corenlp:3.6.0:jar:models
+
+Either way the files are found afterwards. Whoever has them already sets `ENCLAP_CORENLP` to their folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
-import urllib.error
-import urllib.request
-import zipfile
 from pathlib import Path
 
+from .corenlp_files import DOWNLOAD_LINE, FILE_NAMES, VERSION
 from .java_runtime import MetricUnavailableError, find_coco_file
-
-VERSION = "3.6.0"
-FILE_NAMES = (f"stanford-corenlp-{VERSION}.jar", f"stanford-corenlp-{VERSION}-models.jar")
-URL = "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
-DOWNLOAD_LINE = "python -m enclap_hf.metrics.corenlp"
 
 
 def cache_folder() -> Path:
     """Folder for what the metrics keep between calls.
 
     Returns:
-        `ENCLAP_CACHE` where it is set, else `enclap-hf` in the user's cache folder. It may not exist yet.
+        `ENCLAP_CACHE` where it is set, else `enclap-hf` in the user's cache folder, or in the temporary one for a user
+        without a home. It may not exist yet.
     """
     chosen = os.environ.get("ENCLAP_CACHE")
     if chosen:
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "enclap-hf"
+    caches = os.environ.get("XDG_CACHE_HOME")
+    if caches:
+        return Path(caches) / "enclap-hf"
+    home = _home()
+    return (home / ".cache" if home else Path(tempfile.gettempdir())) / "enclap-hf"
 
 
 def find_corenlp() -> tuple[Path, Path]:
     """Find CoreNLP's program and models.
 
     Returns:
-        paths of the two files, both in one folder.
+        paths of the two files, both in one folder: that of `ENCLAP_CORENLP`, else where the download command puts them,
+        pycocoevalcap's own, or the local Maven repository.
     Raises:
         MetricUnavailableError: a file is missing; the message names it and how to get it.
     """
     chosen = os.environ.get("ENCLAP_CORENLP")
-    folders = [Path(chosen)] if chosen else [cache_folder() / "corenlp", *_coco_lib_folders()]
+    folders = [Path(chosen)] if chosen else [cache_folder() / "corenlp", *_coco_lib_folders(), *_maven_folders()]
     for folder in folders:
         for candidate in (folder, *sorted(folder.glob("stanford-corenlp-*"))):
             if all((candidate / name).is_file() for name in FILE_NAMES):
@@ -63,47 +64,6 @@ def find_corenlp() -> tuple[Path, Path]:
     )
 
 
-def download_corenlp(folder: Path, url: str = URL, ask: bool = True) -> list[Path]:
-    """Download CoreNLP and keep the two files that SPICE needs.
-
-    Args:
-        folder: where they go.
-        url: address of the zip file.
-        ask: say the size and ask before anything large is transferred.
-    Returns:
-        paths of the files; an empty list when the answer was no.
-    Raises:
-        OSError: the server does not answer, or the disk is full.
-        ValueError: the answer is no zip file with the two files in it.
-    """
-    with urllib.request.urlopen(url, timeout=60) as answer:
-        num_bytes = int(answer.headers.get("Content-Length") or 0)
-        size = f"{num_bytes / 2**20:.0f} MiB" if num_bytes else "an unknown size"
-        print(f"{url}: {size}, of which the two files that SPICE needs are kept in {folder}.")
-        if ask and input("Download it? [y/N] ").strip().lower() not in ("y", "yes"):
-            return []
-        folder.mkdir(parents=True, exist_ok=True)
-        # In the target's folder: a file of this size may not fit where temporary files go.
-        with tempfile.TemporaryFile(dir=folder) as download:
-            shutil.copyfileobj(answer, download, length=1 << 20)
-            return [_unpack(download, name, folder) for name in FILE_NAMES]
-
-
-def _unpack(download, name: str, folder: Path) -> Path:
-    """Take one file out of the zip file, under a temporary name until it is whole."""
-    try:
-        with zipfile.ZipFile(download) as archive:
-            member = next((item for item in archive.namelist() if item.endswith("/" + name)), None)
-            if member is None:
-                raise ValueError(f"The download has no {name}; expected the archive of CoreNLP {VERSION}.")
-            partial = folder / (name + ".partial")
-            with archive.open(member) as source, open(partial, "wb") as target:
-                shutil.copyfileobj(source, target, length=1 << 20)
-    except zipfile.BadZipFile:
-        raise ValueError(f"The download is no zip file; expected the archive of CoreNLP {VERSION}.") from None
-    return partial.replace(folder / name)
-
-
 def _coco_lib_folders() -> list[Path]:
     """The folder where pycocoevalcap's own SPICE keeps the files."""
     try:
@@ -112,23 +72,49 @@ def _coco_lib_folders() -> list[Path]:
         return []
 
 
+def _maven_folders() -> list[Path]:
+    """Where `mvn dependency:get` puts the files."""
+    home = _home()
+    return [home / ".m2" / "repository" / "edu" / "stanford" / "nlp" / "stanford-corenlp" / VERSION] if home else []
+
+
+def _home() -> Path | None:
+    """The user's home; a container's users need not have one."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Download CoreNLP from the command line.
 
     Args:
         arguments: command line; that of the program when left out.
     Returns:
-        exit status.
+        exit status: 0, or 1 when nothing was downloaded, or 130 when interrupted.
     """
+    from .corenlp_download import URL, download_corenlp
+
     parser = argparse.ArgumentParser(prog=DOWNLOAD_LINE, description="Download the parser that SPICE needs.")
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+    parser.add_argument("--url", default=URL, help="folder with the two files on a mirror (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=cache_folder() / "corenlp", help="where the files go")
     options = parser.parse_args(arguments)
     try:
-        paths = download_corenlp(options.folder, ask=not options.yes)
-    except (OSError, ValueError, urllib.error.URLError) as error:
+        paths = download_corenlp(
+            options.folder,
+            url=options.url.rstrip("/"),
+            ask=not options.yes,
+            show_progress=False if options.quiet else None,
+        )
+    except (OSError, ValueError, EOFError) as error:
         print(f"{DOWNLOAD_LINE}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"\n{DOWNLOAD_LINE}: interrupted; run it again to go on from here.", file=sys.stderr)
+        return 130
     for path in paths:
         print(path)
     return 0 if paths else 1

@@ -16,16 +16,24 @@ import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 INSTALL_LINE = 'pip install "enclap-hf[metrics]"'
 LOCALE_OPTIONS = ("-Dfile.encoding=UTF-8", "-Duser.language=en", "-Duser.country=US")
+
+# Programs that catch the error go on with less than they should: CoreNLP's parser gives up the sentence in silence.
+EXIT_WHEN_OUT_OF_MEMORY = "-XX:+ExitOnOutOfMemoryError"
+_OUT_OF_MEMORY_STATUS = 3
+
+_THREAD_NAME = re.compile(r"^(Exception in thread (\"[^\"]*\"|\S+)|Caused by:)\s*")
+_CLASS_NAME = re.compile(r"\b(?:[a-z_][\w$]*[./])+[A-Z][\w$]*:?|\b[A-Z]\w*(?:Error|Exception)\b:?")
 
 _one_process_at_a_time = threading.Lock()
 
@@ -36,6 +44,14 @@ class MetricUnavailableError(RuntimeError):
 
 class JavaError(MetricUnavailableError):
     """A Java process ended early, took too long, or ran out of memory."""
+
+
+class JavaTimeoutError(JavaError):
+    """A Java process took too long."""
+
+
+class JavaMemoryError(JavaError):
+    """A Java process needs a larger heap."""
 
 
 def find_java() -> str:
@@ -80,7 +96,7 @@ def java_version(java: str) -> str:
         raise JavaError(f"{java} does not run: {error}") from error
     match = re.search(r'version "([^"]+)"', answer.stderr + answer.stdout)
     if answer.returncode != 0 or match is None:
-        raise JavaError(f"{java} does not run: {_last_line(answer.stderr)}")
+        raise JavaError(f"{java} does not run: {find_reason(answer.stderr)}")
     return match.group(1)
 
 
@@ -110,9 +126,12 @@ class JavaProcess:
         timeout_s: time from the start after which every call fails.
         java: path of the program; found when left out.
         command: whole command line instead, for other runtimes.
+        explain: takes what a process that ended early complained of, and the reason that is found in it; gives a
+            better reason.
     Raises:
         MetricUnavailableError: no Java.
-        JavaError: from `read_line` and `wait`, when the process ends early or the time is over.
+        JavaError: from `read_line`, when the process ends early (`JavaMemoryError` where its heap was too small) or the
+            time is over (`JavaTimeoutError`).
     """
 
     def __init__(
@@ -121,10 +140,12 @@ class JavaProcess:
         timeout_s: float,
         java: str | None = None,
         command: Sequence[str] | None = None,
+        explain: Callable[[str, str], str] | None = None,
     ) -> None:
         self._command = list(command) if command else [java or find_java(), *LOCALE_OPTIONS]
         self._command += list(arguments)
         self._timeout_s = timeout_s
+        self._explain = explain
         self._lines: queue.Queue[str | None] = queue.Queue()
 
     def __enter__(self) -> JavaProcess:
@@ -167,34 +188,29 @@ class JavaProcess:
         data = "".join(line + "\n" for line in lines).encode("utf-8", "replace")
         threading.Thread(target=self._write, args=(data,), daemon=True).start()
 
-    def read_line(self) -> str:
+    def read_line(self, while_waiting: Callable[[], object] | None = None) -> str:
         """Wait for one line of output.
 
+        Args:
+            while_waiting: called each second until the line is there.
         Returns:
             the line, without its end.
         Raises:
             JavaError: no more output, or the time is over.
         """
-        try:
-            line = self._lines.get(timeout=max(0.0, self._end_time - time.monotonic()))
-        except queue.Empty:
-            raise JavaError(f"no answer within the time limit of {self._timeout_s:g} s") from None
+        while True:
+            time_left_s = max(0.0, self._end_time - time.monotonic())
+            try:
+                line = self._lines.get(timeout=time_left_s if while_waiting is None else min(1.0, time_left_s))
+                break
+            except queue.Empty:
+                if time.monotonic() >= self._end_time:
+                    raise JavaTimeoutError(f"no answer within the time limit of {self._timeout_s:g} s") from None
+            if while_waiting is not None:
+                while_waiting()
         if line is None:
-            raise JavaError(self._explain_end())
+            raise self._explain_end()
         return line
-
-    def wait(self) -> None:
-        """Wait for the process to end by itself.
-
-        Raises:
-            JavaError: it failed, or the time is over.
-        """
-        try:
-            status = self._process.wait(timeout=max(0.0, self._end_time - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            raise JavaError(f"not done within the time limit of {self._timeout_s:g} s") from None
-        if status != 0:
-            raise JavaError(self._explain_end())
 
     def _write(self, data: bytes) -> None:
         try:
@@ -211,23 +227,39 @@ class JavaProcess:
             pass
         self._lines.put(None)
 
-    def _explain_end(self) -> str:
+    def _explain_end(self) -> JavaError:
         """Why the process ended, from its exit status and its last words."""
         try:
-            self._process.wait(timeout=5)
+            status = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            return "the Java process closed its output"
+            return JavaError("the Java process closed its output")
         self._complaints.seek(0)
         complaints = self._complaints.read().decode("utf-8", "replace")
-        if "OutOfMemoryError" in complaints or "Could not reserve enough space" in complaints:
-            return "the Java process ran out of memory; give it a larger heap (`java_heap`, --java-heap)"
-        return f"the Java process ended with status {self._process.returncode}: {_last_line(complaints)}"
+        ended_itself = EXIT_WHEN_OUT_OF_MEMORY in self._command and status == _OUT_OF_MEMORY_STATUS
+        if ended_itself or "OutOfMemoryError" in complaints or "Could not reserve enough space" in complaints:
+            return JavaMemoryError(
+                "the Java process ran out of memory; give it a larger heap (`java_heap`, --java-heap)"
+            )
+        reason = f"the Java process ended with status {status}: {find_reason(complaints)}"
+        if status < 0:
+            hint = "; the system does that where memory runs out" if -status == getattr(signal, "SIGKILL", 9) else ""
+            reason = f"the Java process was ended by signal {-status}{hint}"
+        return JavaError(self._explain(complaints, reason) if self._explain else reason)
 
 
-def _last_line(complaints: str) -> str:
-    """The first line that names an error, else the last one."""
-    lines = [line.strip() for line in complaints.splitlines() if line.strip()]
-    for line in lines:
-        if "Error" in line or "Exception" in line:
-            return line[:300]
-    return lines[-1][:300] if lines else "no message"
+def find_reason(complaints: str) -> str:
+    """Find the line that says why a Java program ended.
+
+    Args:
+        complaints: what it wrote to the error stream.
+    Returns:
+        the first line that names an error, else the last one, without names of classes.
+    """
+    lines = [line.strip() for line in complaints.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("at ")]  # without the places in the program
+    named = [line for line in lines if "Error" in line or "Exception" in line]
+    for line in [*named, *lines[-1:]]:
+        reason = _CLASS_NAME.sub("", _THREAD_NAME.sub("", line)).strip(" :")
+        if reason:
+            return reason[:300]
+    return "it gave no reason"

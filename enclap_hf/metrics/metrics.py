@@ -38,6 +38,7 @@ class Metrics(evaluate.Metric):
             "java",
             "java_heap",
             "timeout_s",
+            "show_progress",
             "cache_folder",
         )
         self._settings = {name: kwargs.pop(name) for name in names if name in kwargs}

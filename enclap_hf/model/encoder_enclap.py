@@ -100,7 +100,7 @@ class FeatureEmbedding(nn.Module):
                 f"Got `audio_features` of shape {tuple(audio_features.shape)}; expected (B, T, F) with F = {width}. "
                 "Make them with this model's processor."
             )
-        return self.layer_norm(self.projection(audio_features.to(self.projection.weight.dtype)))
+        return self.layer_norm(self.projection(audio_features.to(self.layer_norm.weight.dtype)))
 
 
 class EnClapEncoder(BartEncoder):
@@ -195,7 +195,8 @@ class EnClapEncoder(BartEncoder):
 
     def embed_clap(self, clap_embedding: torch.FloatTensor | None, frames: torch.FloatTensor) -> torch.FloatTensor:
         """What stands in the CLAP slot: (B, 1, D); zeros in a captioner that reads no CLAP vector."""
-        batch_size, expected = len(frames), (len(frames), self.config.clap_dim)
+        batch_size = frames.shape[0]  # `len` would fix it in an exported graph
+        expected = (batch_size, self.config.clap_dim)
         if self.clap_projection is None:
             if clap_embedding is not None:
                 raise ValueError("Got `clap_embedding`, and this captioner reads none (`clap_dim` 0); leave it out.")
@@ -206,7 +207,7 @@ class EnClapEncoder(BartEncoder):
             raise ValueError(
                 f"Got `clap_embedding` of shape {tuple(clap_embedding.shape)}; expected (B, C) = {expected}."
             )
-        return self.clap_projection(clap_embedding.to(self.clap_projection.weight.dtype)).unsqueeze(1)
+        return self.clap_projection(clap_embedding.to(self.embed_tokens.weight.dtype)).unsqueeze(1)
 
 
 def joins_code_tables(audio_codes: torch.LongTensor) -> bool:

@@ -23,36 +23,30 @@ SHARING_ATTENTIONS = ("sdpa", "eager")
 class SharedCrossAttention(BartAttention):
     """BART's cross-attention, in which several beams may read the states of one clip."""
 
-    def forward(self, hidden_states, key_value_states=None, past_key_values=None, attention_mask=None, **kwargs):
-        """`hidden_states` (B * n, S, D) over `key_value_states` (B, T + 3, D), n beams per clip."""
+    def forward(self, hidden_states, key_value_states=None, **kwargs):
+        """`hidden_states` (B * n, S, D) over `key_value_states` (B, T + 3, D), n beams per clip.
+
+        The other arguments are those of `BartAttention.forward`: the cache is `cache` from transformers 5.24 on, and
+        `past_key_values` before.
+        """
         num_rows, length, width = hidden_states.shape
         num_clips = key_value_states.shape[0]
         if num_rows == num_clips:
-            return super().forward(
-                hidden_states,
-                key_value_states=key_value_states,
-                past_key_values=past_key_values,
-                attention_mask=attention_mask,
-                **kwargs,
-            )
+            return super().forward(hidden_states, key_value_states=key_value_states, **kwargs)
         queries = hidden_states.reshape(num_clips, -1, width)
-        if self.attends_by_products(queries, past_key_values):
-            output, weights = self.attend_to_cache(queries, past_key_values, attention_mask)
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
+        if self.attends_by_products(queries, cache):
+            output, weights = self.attend_to_cache(queries, cache, kwargs.get("attention_mask"))
         else:
-            output, weights = super().forward(
-                queries,
-                key_value_states=key_value_states,
-                past_key_values=past_key_values,
-                attention_mask=attention_mask,
-                **kwargs,
-            )
-        if weights is not None:  # (B, heads, n * S, T + 3) -> (B * n, heads, S, T + 3)
-            heads, slots = weights.shape[1], weights.shape[3]
-            weights = weights.view(num_clips, heads, -1, length, slots).transpose(1, 2)
-            weights = weights.reshape(num_rows, heads, length, slots)
+            output, weights = super().forward(queries, key_value_states=key_value_states, **kwargs)
+        if (
+            weights is not None
+        ):  # (B, heads, n * S, T + 3) -> (B * n, heads, S, T + 3); no view: an export would test for it
+            weights = weights.unflatten(2, (num_rows // num_clips, length)).transpose(1, 2)
+            weights = weights.clone(memory_format=torch.contiguous_format).flatten(0, 1)
         return output.reshape(num_rows, length, width), weights
 
-    def attends_by_products(self, queries: torch.Tensor, past_key_values: EncoderDecoderCache | None) -> bool:
+    def attends_by_products(self, queries: torch.Tensor, cache: EncoderDecoderCache | None) -> bool:
         """Whether two plain products serve best: on a CPU, torch's fused attention is made for many queries.
 
         In half precision they would round the scores, which fused attention does not.
@@ -60,14 +54,14 @@ class SharedCrossAttention(BartAttention):
         return (
             queries.device.type == "cpu"
             and not self.training
-            and isinstance(past_key_values, EncoderDecoderCache)
-            and bool(past_key_values.is_updated.get(self.layer_idx))
-            and past_key_values.cross_attention_cache.layers[self.layer_idx].keys.dtype == torch.float32
+            and isinstance(cache, EncoderDecoderCache)
+            and bool(cache.is_updated.get(self.layer_idx))
+            and cache.cross_attention_cache.layers[self.layer_idx].keys.dtype == torch.float32
         )
 
-    def attend_to_cache(self, queries: torch.Tensor, past_key_values: EncoderDecoderCache, mask: torch.Tensor | None):
+    def attend_to_cache(self, queries: torch.Tensor, cache: EncoderDecoderCache, mask: torch.Tensor | None):
         """Attend with (B, n * S, D) to the keys and values of each clip that an earlier step left in the cache."""
-        cached = past_key_values.cross_attention_cache.layers[self.layer_idx]
+        cached = cache.cross_attention_cache.layers[self.layer_idx]
         heads = (self.q_proj(queries) * self.scaling).unflatten(2, (-1, self.head_dim)).transpose(1, 2).contiguous()
         # Keys first: a product of few rows by many columns takes twice as long as its transpose.
         scores = (cached.keys @ heads.transpose(2, 3)).transpose(2, 3)  # (B, heads, n * S, T + 3)
@@ -89,12 +83,12 @@ class SharedAudioGenerationMixin(GenerationMixin):
         input_ids, model_kwargs = super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
         return input_ids, {**model_kwargs, **shared}
 
-    def _reorder_cache(self, past_key_values: EncoderDecoderCache, beam_idx: torch.LongTensor) -> EncoderDecoderCache:
+    def _reorder_cache(self, cache: EncoderDecoderCache, beam_idx: torch.LongTensor) -> EncoderDecoderCache:
         if self.config._attn_implementation in SHARING_ATTENTIONS:
-            past_key_values.self_attention_cache.reorder_cache(beam_idx)  # the rest belongs to the clips
+            cache.self_attention_cache.reorder_cache(beam_idx)  # the rest belongs to the clips
         else:
-            past_key_values.reorder_cache(beam_idx)
-        return past_key_values
+            cache.reorder_cache(beam_idx)
+        return cache
 
 
 def broadcast_slot_mask(slot_mask: torch.Tensor, states: torch.Tensor) -> torch.Tensor:

@@ -122,9 +122,9 @@ class EnClapModel(BartModel):
             encoder_outputs = self.encode(*audio, **kwargs)
         states = encoder_outputs[0]
         slot_mask = build_slot_mask(attention_mask, states.shape[1] - NUM_EXTRA_SLOTS)
-        num_rows = len(decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds)
-        check_decoder_rows(num_rows, len(states))
-        if slot_mask is not None and num_rows != len(states):
+        num_rows = (decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds).shape[0]
+        check_decoder_rows(num_rows, states.shape[0])
+        if slot_mask is not None and num_rows != states.shape[0]:  # `len` would fix the batch size of an exported graph
             slot_mask = broadcast_slot_mask(slot_mask, states)
         outputs = super().forward(
             attention_mask=slot_mask,
@@ -365,10 +365,10 @@ def check_targets(
     states: torch.Tensor, labels: torch.Tensor | None, mcm_targets: torch.Tensor | None, num_codebooks: int
 ) -> None:
     """Refuse targets that are not of these recordings, whose states are (B, T + 3, D)."""
-    num_clips, num_frames = len(states), states.shape[1] - NUM_EXTRA_SLOTS
-    if labels is not None and len(labels) != num_clips:
+    num_clips, num_frames = states.shape[0], states.shape[1] - NUM_EXTRA_SLOTS
+    if labels is not None and labels.shape[0] != num_clips:
         raise ValueError(
-            f"Got `labels` of {len(labels)} rows for {num_clips} recordings; expected one caption a recording."
+            f"Got `labels` of {labels.shape[0]} rows for {num_clips} recordings; expected one caption a recording."
         )
     expected = (num_clips, num_frames, num_codebooks)
     if mcm_targets is not None and tuple(mcm_targets.shape) != expected:
@@ -379,7 +379,7 @@ def check_targets(
 
 def check_decoder_rows(num_rows: int, num_clips: int) -> None:
     """Refuse a decoder input that is not of these recordings: one row each, or the beams of each behind one another."""
-    if num_rows % num_clips:
+    if not torch.compiler.is_compiling() and num_rows % num_clips:
         raise ValueError(
             f"Got a decoder input of {num_rows} rows for {num_clips} recordings; expected one row, or the same number "
             "of beams, for each."

@@ -75,7 +75,7 @@ def test_missing_parts_are_named_as_this_package_writes_them(capsys, recording, 
 
 
 def test_encoders_may_be_elsewhere_on_this_machine(capsys, recording, repository, tmp_path):
-    encoders, checkpoint = str(tmp_path / "encoders"), str(tmp_path / "checkpoint")
+    encoders, checkpoint = str(tmp_path / "encoders"), str(tmp_path / "checkpoint-3")
     shutil.copytree(repository, encoders)
     shutil.copytree(repository, checkpoint)
     for name in ("codec", "clap"):

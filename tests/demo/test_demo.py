@@ -75,6 +75,60 @@ def test_what_was_cut_off_is_said(captioner, recording, monkeypatch):
     assert "Only the first" in describe_recording(captioner, recording, 1, 1).captions
 
 
+@needs_pillow
+@pytest.mark.parametrize(("seconds", "is_cut"), [(0.5, False), (1, False), (1.05, False), (1.15, True), (2.5, True)])
+@pytest.mark.parametrize("rate", [8000, 44_100])
+def test_a_recording_that_ends_where_reading_ends_is_not_called_cut(
+    captioner, tmp_path, monkeypatch, seconds, is_cut, rate
+):
+    """One of exactly five minutes was said to be cut; one that an encoder has made a little longer is read whole."""
+    monkeypatch.setattr(captioning, "MAX_DURATION_S", 1)
+    soundfile.write(tmp_path / "a.wav", make_clip(seconds, sampling_rate=rate), rate)
+    description = describe_recording(captioner, str(tmp_path / "a.wav"), 1, 1)
+    assert ("Only the first" in description.captions) == is_cut
+    read_s = 1 if is_cut else seconds
+    assert f"a.wav, {read_s * 1000:.0f} ms" in description.picture or f"a.wav, {read_s:.1f} s" in description.picture
+
+
+def test_scores_that_differ_look_different():
+    captions = [{"text": "a", "score": -0.50001}, {"text": "b", "score": -0.50002}, {"text": "c", "score": -0.6}]
+    texts = text_of(captioning.format_captions(captions, ""))
+    assert [texts[texts.index(name, 1) + 1] for name in "abc"[1:]] == ["-0.50002", "-0.60000"]
+    assert "-0.50001" in texts
+    same = captioning.format_captions([{"text": "a", "score": -0.5}, {"text": "b", "score": -0.5}], "")
+    assert text_of(same).count("-0.500") == 2
+
+
+def test_a_score_alone_is_no_table_and_a_silent_recording_has_no_caption():
+    assert "<table" not in captioning.format_captions([{"text": "rain falls", "score": -0.4}], "")
+    shown = captioning.format_captions([{"text": "", "silent": True}], "Captioned in 1 s.")
+    assert text_of(shown) == [captioning.SILENT]
+
+
+@needs_pillow
+def test_whatever_a_decoder_encoder_or_drawing_raises_is_shown_in_words(captioner, recording, monkeypatch):
+    def fail(error):
+        def raise_it(*args, **options):
+            raise error
+
+        return raise_it
+
+    for target, error in (("load_audio", OSError("seek <i>failed</i>")), ("load_audio", MemoryError())):
+        with monkeypatch.context() as patched:
+            patched.setattr(captioning, target, fail(error))
+            shown = describe_recording(captioner, recording, 2, 2)
+        reason = "".join(text_of(shown.captions))
+        assert reason.startswith("No caption. `a <gliding> tone.wav`: it cannot be captioned (")
+        assert type(error).__name__ in reason and "<i>" not in shown.captions and shown.picture == ""
+    with monkeypatch.context() as patched:
+        patched.setattr(captioner.processor, "encode_prepared", fail(RuntimeError("out of memory")))
+        assert "out of memory" in describe_recording(captioner, recording, 2, 2).captions
+    with monkeypatch.context() as patched:
+        patched.setattr(captioning, "draw_recording", fail(ValueError("no picture")))
+        shown = describe_recording(captioner, recording, 2, 2)
+    assert "enclap-caption" in shown.captions and shown.picture == ""
+
+
 def test_a_text_file_with_an_audio_name_gives_the_reason_and_nothing_else(captioner, tmp_path):
     (tmp_path / "notes.wav").write_text("These are notes, not a recording.\n" * 20)
     description = describe_recording(captioner, str(tmp_path / "notes.wav"), 4, 3)
@@ -217,6 +271,20 @@ def test_visitors_of_a_shared_page_cannot_load_models(repository, recording, mon
     assert repository in page.caption(recording, 1, 1, "owner/other")[2] and loaded == []
     fields = {block.get("props", {}).get("label"): block["props"] for block in page.build().config["components"]}
     assert fields["Model"]["visible"] is False and fields["Beams"]["visible"] is True
+
+
+@needs_gradio
+@pytest.mark.parametrize("num_beams", [None, 4, 12, 30])
+def test_the_sliders_reach_the_models_own_number_of_beams(repository, recording, num_beams):
+    """The page of a model with more than eight beams began outside of its slider, and could not be used."""
+    from enclap_hf.demo.app import DemoPage
+
+    page = DemoPage(repository)
+    page.captioner.model.generation_config.num_beams = num_beams
+    components = page.build().config["components"]
+    beams = next(block["props"] for block in components if block.get("props", {}).get("label") == "Beams")
+    assert beams["value"] == (num_beams or 1) and beams["maximum"] == max(8, num_beams or 1)
+    assert "enclap-caption" in page.caption(recording, beams["value"], 8)[0]
 
 
 @needs_gradio

@@ -18,8 +18,16 @@ from pathlib import Path
 import pytest
 
 from enclap_hf.metrics import AudioCaptioningMetrics, tokenize_ptb
-from enclap_hf.metrics.java_runtime import JavaError, JavaProcess, MetricUnavailableError, find_java, java_version
+from enclap_hf.metrics.java_runtime import (
+    JavaError,
+    JavaProcess,
+    MetricUnavailableError,
+    find_java,
+    find_reason,
+    java_version,
+)
 from enclap_hf.metrics.meteor import compute_meteor
+from spice_stand_in import make_jar
 
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="the stand-in for Java is a script with a #! line")
 needs_meteor = pytest.mark.skipif(
@@ -48,6 +56,8 @@ for number, line in enumerate(sys.stdin):
     if behaviour == "complain":
         print("x" * 100_000, file=sys.stderr)
     if line.startswith("SCORE"):
+        if behaviour == "slow clips":
+            time.sleep(0.3)
         print("1 2 3", flush=True)
     else:
         count = line.count("|||")
@@ -65,7 +75,8 @@ with open(os.path.join(folder, "runs.txt"), "a") as log:
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     """Path of a program that behaves like METEOR, or badly."""
-    monkeypatch.setattr("enclap_hf.metrics.meteor.find_coco_file", lambda name: Path("meteor.jar"))
+    jar = make_jar(tmp_path / "meteor.jar", {"Meteor.class": "class"})
+    monkeypatch.setattr("enclap_hf.metrics.meteor.find_coco_file", lambda name: jar)
     program = tmp_path / "java"
     program.write_text(STAND_IN.format(python=sys.executable, folder=str(tmp_path)))
     program.chmod(0o755)
@@ -147,7 +158,7 @@ def test_scores_come_back_in_order(stand_in, tmp_path):
 @pytest.mark.parametrize(
     ("behaviour", "message"),
     [
-        ("refuse", "status 1: Exception in thread main java.lang.IllegalStateException: not today"),
+        ("refuse", "status 1: not today$"),
         ("memory", "ran out of memory"),
         ("die", "status 7"),
         ("garbage", "'no number' where a score should be"),
@@ -181,6 +192,49 @@ def test_the_time_limit_holds_while_writing_too(stand_in, tmp_path, monkeypatch)
     with pytest.raises(JavaError, match="time limit of 1 s"):
         compute_meteor([long] * 300, [[long]] * 300, timeout_s=1, java=str(stand_in))
     assert_all_gone(tmp_path)
+
+
+@needs_posix
+def test_a_damaged_file_of_meteor_is_named(stand_in, tmp_path):
+    """Java said that it was invalid or corrupt, and not how to get it anew."""
+    (tmp_path / "meteor.jar").write_bytes((tmp_path / "meteor.jar").read_bytes()[:40])
+    with pytest.raises(MetricUnavailableError, match=r"meteor.jar is not whole.*pip install --force-reinstall"):
+        compute_meteor(["a"], [["a"]], java=str(stand_in))
+
+
+@needs_posix
+@pytest.mark.parametrize("heap", ["8gb", "", "-1g", "four", "0"])
+def test_a_heap_that_java_would_not_take_is_refused(stand_in, heap):
+    with pytest.raises(ValueError, match="as the memory limit of Java; expected a whole number"):
+        compute_meteor(["a"], [["a"]], java=str(stand_in), java_heap=heap)
+
+
+@needs_posix
+@pytest.mark.parametrize("show_progress", [True, False, None])
+def test_a_bar_is_shown_where_meteor_takes_long(stand_in, monkeypatch, capsys, show_progress):
+    compute_meteor(["a"] * 3, [["a"]] * 3, java=str(stand_in), show_progress=True)
+    assert capsys.readouterr().err.strip() == "", "three quick clips need none"
+    monkeypatch.setenv("BEHAVIOUR", "slow clips")
+    monkeypatch.setattr("enclap_hf.metrics.meteor._SILENT_S", 0.1)
+    compute_meteor(["a"] * 5, [["a"]] * 5, java=str(stand_in), show_progress=show_progress)
+    assert ("METEOR: 100%" in capsys.readouterr().err) == bool(show_progress), "pytest's streams are no terminals"
+
+
+@pytest.mark.parametrize(
+    ("complaints", "reason"),
+    [
+        (
+            'Exception in thread "main" java.lang.IllegalStateException: not today\n\tat a.b.C.main(C.java:3)',
+            "not today",
+        ),
+        ("Exception in thread main java.lang.NullPointerException\n\tat a.b.C.main(C.java:3)", "it gave no reason"),
+        ("Error: Could not find or load main class edu.anu.Runner", "Error: Could not find or load main class"),
+        ("Invalid maximum heap size: -Xmx9x\n", "Invalid maximum heap size: -Xmx9x"),
+        ("", "it gave no reason"),
+    ],
+)
+def test_reasons_are_without_names_of_classes(complaints, reason):
+    assert find_reason(complaints) == reason
 
 
 @needs_posix

@@ -7,8 +7,8 @@ import pytest
 
 from enclap_hf.commands.caption_output import open_writer
 from enclap_hf.commands.score import main
+from enclap_hf.data.caption_matching import match_names
 from enclap_hf.metrics import AudioCaptioningMetrics
-from enclap_hf.metrics.caption_matching import match_names
 
 CLIPS = {
     "rain.wav": ("rain falls on a roof", "heavy rain on a roof"),
