@@ -180,9 +180,13 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     for name in list_encoder_parts(processor):
         source = check_source(processor.get(f"{name}_source") or {"subfolder": name}, f"{name}_source")
         place, subfolder = source.get("repo_id", ""), source.get("subfolder", name)
-        if "fingerprint" in source:
-            if not on_this_machine:
-                missing.append(f"{name}/ (the folder is a checkpoint, which refers to encoders of its own machine)")
+        if "fingerprint" in source and on_this_machine:
+            place = read_places(folder).get(name)
+            if not isinstance(place, str) or not os.path.isdir(place):
+                place = place or "an encoder of another machine"
+                missing.append(f"{name} (the processor refers to {place}, which does not exist)")
+        elif "fingerprint" in source:
+            missing.append(f"{name}/ (the folder is a checkpoint, which refers to encoders of its own machine)")
         elif os.path.isabs(place) and on_this_machine:
             place = os.path.join(place, source.get("subfolder", ""))
             if not os.path.isdir(place):
@@ -192,6 +196,14 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
         elif not place and not has_encoder(os.path.join(folder, subfolder), processor if name == "codec" else {}):
             missing.append(f"{subfolder}/ (config.json, model.safetensors)")
     return missing
+
+
+def read_places(checkpoint: str) -> dict:
+    """Folders of a checkpoint's encoders on this machine, where it was written here."""
+    from ..model.frozen_encoders import PLACES_FILE
+
+    path = os.path.join(checkpoint, PLACES_FILE)
+    return read_json_object(path) if os.path.exists(path) else {}
 
 
 def has_encoder(folder: str, processor: dict) -> bool:
