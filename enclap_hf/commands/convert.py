@@ -38,7 +38,7 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
     parser.add_argument(
-        "--to-published", "--to-original", metavar="DIR", help="write a converted captioner in the published format"
+        "--to-published", metavar="DIR", help="write a converted captioner in the published format"
     )
     parser.add_argument(
         "--verify",

@@ -4,6 +4,7 @@
 """
 
 import fnmatch
+import json
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from huggingface_hub import CommitInfo
 
 from ..model.encoder_sources import check_source
 from ..model.model_files import read_index, read_json_object
-from ..model.repository import add_remote_code, list_code_files, read_json, upload_folder
+from ..model.repository import add_remote_code, list_code_files, read_json, update_json, upload_folder
 
 # What a repository consists of, beside its code; all else in a folder stays there. Names are matched in any case.
 MODEL_FILES = ("config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
@@ -69,6 +70,7 @@ def push_repository(folder: str, repo_id: str, **upload) -> CommitInfo:
             target = os.path.join(copy, path)
             os.makedirs(os.path.dirname(target), exist_ok=True)
             _link_weights(os.path.join(folder, path), target)
+        name_in_card(copy, repo_id)
         missing = find_missing_parts(copy)
         if missing:
             links = [f"{path} ({reason})" for path, reason in plan.left_out.items() if reason == LINK]
@@ -76,6 +78,22 @@ def push_repository(folder: str, repo_id: str, **upload) -> CommitInfo:
         if not has_remote_code(copy):
             add_remote_code(copy)
         return upload_folder(copy, repo_id, **upload)
+
+
+def name_in_card(folder: str, repo_id: str) -> None:
+    """Let a card that loads the model by its folder's name, as a conversion's does, load it by its repository's."""
+    path, card = (os.path.join(folder, name) for name in ("model_card.json", "README.md"))
+    if "/" not in repo_id or not os.path.exists(path) or not os.path.exists(card):
+        return
+    of_folder = read_json_object(path).get("load_from")
+    if not isinstance(of_folder, str) or not of_folder.startswith('"') or "/" in of_folder:
+        return
+    of_repository = json.dumps(repo_id, ensure_ascii=False)
+    with open(card, encoding="utf-8") as file:
+        text = file.read()
+    with open(card, "w", encoding="utf-8") as file:
+        file.write(text.replace(f"model={of_folder}", f"model={of_repository}"))
+    update_json(path, {"load_from": of_repository})
 
 
 def incomplete(folder: str, missing: list[str], without: str = "") -> ValueError:
@@ -156,9 +174,13 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     for name in list_encoder_folders(processor):
         source = check_source(processor.get(f"{name}_source") or {"subfolder": name}, f"{name}_source")
         place, subfolder = source.get("repo_id", ""), source.get("subfolder", name)
-        if "fingerprint" in source:
-            if not on_this_machine:
-                missing.append(f"{name}/ (the folder is a checkpoint, which refers to encoders of its own machine)")
+        if "fingerprint" in source and on_this_machine:
+            place = read_places(folder).get(name)
+            if not isinstance(place, str) or not os.path.isdir(place):
+                place = place or "an encoder of another machine"
+                missing.append(f"{name} (the processor refers to {place}, which does not exist)")
+        elif "fingerprint" in source:
+            missing.append(f"{name}/ (the folder is a checkpoint, which refers to encoders of its own machine)")
         elif os.path.isabs(place) and on_this_machine:
             place = os.path.join(place, source.get("subfolder", ""))
             if not os.path.isdir(place):
@@ -170,11 +192,12 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     return missing
 
 
-def list_encoder_folders(processor: dict) -> list[str]:
-    """Sub-folders that a processor's encoders are in, by its configuration."""
-    family, vector = processor.get("frame_encoder_type"), processor.get("sequence_vector", "clap")
-    codec = [] if family == "clap_frames" else ["codec"]
-    return [*codec, *(["clap"] if vector == "clap" or family == "clap_frames" else [])]
+def read_places(checkpoint: str) -> dict:
+    """Folders of a checkpoint's encoders on this machine, where it was written here."""
+    from ..model.frozen_encoders import PLACES_FILE
+
+    path = os.path.join(checkpoint, PLACES_FILE)
+    return read_json_object(path) if os.path.exists(path) else {}
 
 
 def has_encoder(folder: str, processor: dict) -> bool:
