@@ -55,17 +55,25 @@ def check_repository(folder: str, own_code_only: bool = False) -> None:
     check_generation_file(folder, fields)
     read_headers(folder)
     check_processor_files(folder, own_code_only)
+    is_named = read_json_object(os.path.join(folder, PROCESSOR)).get("frame_encoder_type") is not None
     for part in ENCODER_FOLDERS:
-        check_encoder_folder(os.path.join(folder, part))
+        check_encoder_folder(os.path.join(folder, part), is_named)
 
 
-def check_encoder_folder(folder: str) -> None:
-    """Check a frozen encoder's folder, if there is one."""
+def check_encoder_folder(folder: str, is_named: bool = False) -> None:
+    """Check a frozen encoder's folder, if there is one.
+
+    Args:
+        folder: of the encoder.
+        is_named: the processor names the encoder's family, which may have files of its own kind.
+    """
     if not os.path.lexists(folder):
         return
     if not os.path.isdir(folder):
         raise file_error(folder, "it is no folder.")
     path = os.path.join(folder, CONFIGURATION)
+    if is_named and not os.path.lexists(path):
+        return
     fields = read_json_object(path)
     refuse_commands(fields, path)
     check_plain(CONFIGURATION, fields, path)
@@ -90,6 +98,10 @@ def check_processor_files(folder: str, own_code_only: bool = False) -> None:
     check_plain(PROCESSOR, fields, path)
     if fields.get("processor_class") not in (None, "EnClapProcessor"):
         raise wrong_value(path, "processor_class", fields["processor_class"], "EnClapProcessor")
+    if fields.get("sequence_vector") not in (None, "clap", "none"):
+        raise wrong_value(path, "sequence_vector", fields["sequence_vector"], "clap or none")
+    if not isinstance(fields.get("frame_encoder_type"), (str, type(None))):
+        raise wrong_value(path, "frame_encoder_type", fields["frame_encoder_type"], "the name of a frame encoder")
     number = fields.get("num_codebooks")
     if number is not None and (type(number) is not int or not 1 <= number <= 1024):
         raise wrong_value(path, "num_codebooks", number, "a whole number from 1 to 1024")
