@@ -1,4 +1,4 @@
-r"""Compute codes and CLAP embeddings of a whole data set once, for any number of trainings.
+r"""Compute frames and CLAP embeddings of a whole data set once, for any number of trainings.
 
     python examples/prepare_features.py --data scenes --num_scenes 20 --output_dir features    # a CPU, no downloads
     python examples/prepare_features.py --data clotho_captions_development.csv --audio_dir development \
@@ -26,13 +26,15 @@ import torch
 
 from enclap_hf import EnClapProcessor
 from enclap_hf.commands.freed_memory import keep_freed_memory
-from enclap_hf.data.captioning_data import CaptionDataError, DataSource
+from enclap_hf.data.caption_clips import CaptionDataError
+from enclap_hf.data.captioning_data import open_source
+from enclap_hf.data.data_source import DataSource
 from enclap_hf.data.feature_shards import FeatureSettings
 from enclap_hf.data.prepared_features import MANIFEST, PreparedClips
 from enclap_hf.training.recipes import expand_recipe, parse_script_arguments
 from enclap_hf.training.report import measure_peak_memory_gib
 from enclap_hf.training.run_arguments import EncoderArguments
-from enclap_hf.training.run_setup import choose_training_processor, open_features
+from enclap_hf.training.run_encoders import choose_training_processor
 
 
 @dataclass
@@ -103,34 +105,27 @@ def parse_arguments() -> tuple[FeatureArguments, EncoderArguments]:
 def load_processor(args: EncoderArguments, device: str) -> EnClapProcessor:
     """The encoders."""
     try:
-        return choose_training_processor(
-            args.model_name_or_path,
-            args.processor_name_or_path,
-            args.codec_name_or_path,
-            args.clap_name_or_path,
-            args.tokenizer_name_or_path,
-            revision=args.model_revision,
-            device=device,
-        )
+        return choose_training_processor(args, device)
     except (ValueError, OSError, RuntimeError) as error:  # of what the user named; the last of `device`
         raise CaptionDataError(str(error)) from error
 
 
 def prepare(args: FeatureArguments, encoder_args: EncoderArguments) -> PreparedClips:
     """Prepare this process's share, wait for the others, and open what all have made."""
+    source = open_source(make_source(args))
     processor = load_processor(encoder_args, choose_device(args.device))
-    return open_features(
-        make_source(args),
-        args.output_dir,
-        processor,
+    settings = FeatureSettings(
+        processor.num_codebooks,
+        args.max_duration_s,
+        args.shard_size,
         max_clips=args.max_clips,
-        settings=FeatureSettings(processor.num_codebooks, args.max_duration_s, args.shard_size),
-        process_index=int(os.environ.get("RANK", 0)),
-        num_processes=int(os.environ.get("WORLD_SIZE", 1)),
         max_bad_share=args.max_bad_share,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
+        process_index=int(os.environ.get("RANK", 0)),
+        num_processes=int(os.environ.get("WORLD_SIZE", 1)),
     )
+    return source.open_features(args.output_dir, processor, settings)
 
 
 def main() -> None:

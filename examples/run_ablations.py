@@ -22,7 +22,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from enclap_hf.data.caption_tables import CaptionDataError
+from enclap_hf.data.caption_clips import CaptionDataError
 from enclap_hf.training.recipes import parse_json_object, parse_script_arguments, read_recipe
 from enclap_hf.training.run_arguments import check_run_arguments
 

@@ -23,17 +23,16 @@ import json
 import logging
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-import torch
 import transformers
 from transformers import set_seed
 
 from enclap_hf import DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.commands.freed_memory import keep_freed_memory
-from enclap_hf.data.captioning_data import CaptionDataError, parse_source, read_weights
+from enclap_hf.data.caption_clips import CaptionDataError
+from enclap_hf.data.captioning_data import open_source, parse_source, read_weights
 from enclap_hf.data.feature_shards import FeatureSettings
-from enclap_hf.data.prepared_features import PreparedClips
 from enclap_hf.hub.model_card import CaptionerCard, Example, render_card, write_card
 from enclap_hf.hub.model_card_makers import make_run_card
 from enclap_hf.training.clips import ShownAudio, StreamedClips, TrainingClips
@@ -55,7 +54,8 @@ from enclap_hf.training.run_arguments import (
     find_run_arguments,
     write_run_arguments,
 )
-from enclap_hf.training.run_setup import build_captioner, choose_training_processor, open_features
+from enclap_hf.training.run_encoders import choose_training_processor, fit_processor
+from enclap_hf.training.run_setup import build_captioner
 from enclap_hf.training.trainer import EnClapTrainer, find_last_complete_checkpoint
 
 logger = logging.getLogger("run_captioning")
@@ -101,19 +101,6 @@ def set_up_logging(training_args: CaptioningTrainingArguments) -> None:
     transformers.utils.logging.set_verbosity(logging.WARNING if training_args.should_log else logging.ERROR)
 
 
-def load_processor(model_args: ModelArguments, device: torch.device) -> EnClapProcessor:
-    """Encoders and tokenizer."""
-    return choose_training_processor(
-        model_args.model_name_or_path,
-        model_args.processor_name_or_path,
-        model_args.codec_name_or_path,
-        model_args.clap_name_or_path,
-        model_args.tokenizer_name_or_path,
-        revision=model_args.model_revision,
-        device=device,
-    )
-
-
 def build_model(model_args: ModelArguments, processor: EnClapProcessor) -> EnClapForConditionalGeneration:
     """The captioner that is trained."""
     fields = dict(model_args.config_overrides or {})
@@ -125,65 +112,55 @@ def build_model(model_args: ModelArguments, processor: EnClapProcessor) -> EnCla
         revision=model_args.model_revision,
         num_codebooks=model_args.num_codebooks,
         config_fields=fields,
+        may_replace_frames=model_args.names_frames,
     )
 
 
 def load_data(model_args, data_args, training_args, processor, config) -> dict[str, object]:
     """Training, validation and test clips, as far as they are named."""
-    shown = ShownAudio(config.codec_vocab_size, config.num_codebooks, model_args.use_codes, model_args.use_clap)
+    shown = ShownAudio(config.codec_vocab_size, config.num_codebooks, model_args.use_codes, config.clap_dim > 0)
     max_tokens = min(data_args.max_caption_tokens, config.max_position_embeddings)
+    entries = {name.removesuffix("_data"): getattr(data_args, name) for name in DATA_FIELDS}
+    if not (training_args.do_train or data_args.prepare_only):
+        entries["train"] = []
+    # All are found before the first is encoded, which may take hours.
+    sources = {split: [open_source(entry) for entry in entries[split]] for split in entries if entries[split]}
+    weights, choice = read_weights(sources.get("train", [])), data_args.captions_per_clip
     clips = {}
-    if data_args.train_data and (training_args.do_train or data_args.prepare_only):
-        sources = [parse_source(entry) for entry in data_args.train_data]
-        weights = read_weights(sources)
-        if data_args.streaming:
-            clips["train"] = stream_training_data(sources, data_args, training_args, processor, shown, max_tokens)
+    for split, settings in make_feature_settings(data_args, training_args, processor).items():
+        if split not in sources:
+            continue
+        if split == "train" and data_args.streaming:
+            seed = training_args.seed
+            clips[split] = StreamedClips(sources[split], processor, settings, shown, max_tokens, seed)
+            continue
+        base = data_args.features_dir or os.path.join(training_args.output_dir, FEATURES_FOLDER)
+        parts = [
+            source.open_features(os.path.join(base, f"{split}-{i}"), processor, settings)
+            for i, source in enumerate(sources[split])
+        ]
+        if split == "train":
+            clips[split] = TrainingClips(parts, processor.tokenizer, shown, max_tokens, choice, weights)
+            clips[split].warn_of_long_captions()
         else:
-            parts = load_parts("train", data_args.train_data, data_args, training_args, processor)
-            choice = data_args.captions_per_clip
-            clips["train"] = TrainingClips(parts, processor.tokenizer, shown, max_tokens, choice, weights)
-            clips["train"].warn_of_long_captions()
-    for name, entries in (("validation", data_args.validation_data), ("test", data_args.test_data)):
-        if entries:
-            parts = load_parts(name, entries, data_args, training_args, processor)
-            clips[name] = TrainingClips(parts, processor.tokenizer, shown, max_tokens, captions="one")
+            clips[split] = TrainingClips(parts, processor.tokenizer, shown, max_tokens, captions="one")
     return clips
 
 
-def load_parts(name: str, entries: list, data_args, training_args, processor) -> list[PreparedClips]:
-    """Features of each data set of a split."""
-    base = data_args.features_dir or os.path.join(training_args.output_dir, FEATURES_FOLDER)
-    return [
-        open_features(
-            parse_source(entry),
-            os.path.join(base, f"{name}-{i}"),
-            processor,
-            settings=FeatureSettings(processor.num_codebooks, data_args.max_duration_s),
-            max_clips=data_args.max_train_clips if name == "train" else data_args.max_eval_clips,
-            process_index=training_args.process_index,
-            num_processes=training_args.world_size,
-            max_bad_share=data_args.max_bad_share,
-            batch_size=data_args.feature_batch_size,
-            num_workers=data_args.feature_workers,
-        )
-        for i, entry in enumerate(entries)
-    ]
-
-
-def stream_training_data(sources, data_args, training_args, processor, shown, max_tokens) -> StreamedClips:
-    """Training clips that are encoded as they come."""
-    return StreamedClips(
-        sources,
-        processor,
-        FeatureSettings(processor.num_codebooks, data_args.max_duration_s),
-        shown,
-        max_tokens,
-        training_args.seed,
+def make_feature_settings(data_args, training_args, processor) -> dict[str, FeatureSettings]:
+    """How the features of each split are made."""
+    evaluation = FeatureSettings(
+        processor.num_codebooks,
+        data_args.max_duration_s,
+        max_clips=data_args.max_eval_clips,
         max_bad_share=data_args.max_bad_share,
         batch_size=data_args.feature_batch_size,
+        num_workers=data_args.feature_workers,
         process_index=training_args.process_index,
         num_processes=training_args.world_size,
     )
+    training = replace(evaluation, max_clips=data_args.max_train_clips)
+    return {"train": training, "validation": evaluation, "test": evaluation}
 
 
 def build_scorer(data_args, training_args, processor) -> CaptionScorer | None:
@@ -205,8 +182,7 @@ def build_trainer(model_args, data_args, training_args, model, processor, clips,
         model=model,
         args=training_args,
         data_collator=DataCollatorForEnClap(
-            config.codec_vocab_size,
-            config.max_codec_frames,
+            config,
             mcm_probability=model_args.mcm_probability if config.mcm_loss_weight else 0.0,
             mcm_span=model_args.mcm_span,
         ),
@@ -333,14 +309,14 @@ def set_up() -> tuple:
     set_seed(training_args.seed)
     os.makedirs(training_args.output_dir, exist_ok=True)
     checkpoint = find_checkpoint(model_args, data_args, training_args) if training_args.do_train else None
-    processor = load_processor(model_args, training_args.device)
+    processor = choose_training_processor(model_args, training_args.device)
     scorer = build_scorer(data_args, training_args, processor)
     model = build_model(model_args, processor)
+    fitted = fit_processor(processor, model.config)  # features keep all, the model may read less
     clips = load_data(model_args, data_args, training_args, processor, model.config)
-    processor.num_codebooks = model.config.num_codebooks  # features keep all, the model may read fewer
     trainer = None
     if not data_args.prepare_only:
-        trainer = build_trainer(model_args, data_args, training_args, model, processor, clips, scorer)
+        trainer = build_trainer(model_args, data_args, training_args, model, fitted, clips, scorer)
     return model_args, data_args, checkpoint, clips, trainer
 
 

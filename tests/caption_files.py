@@ -5,6 +5,7 @@ import csv
 import soundfile
 
 from conftest import make_clip
+from enclap_hf.data.captioning_data import open_source
 
 
 def write_wav(path, duration_s: float = 0.1, seed: int = 0) -> None:
@@ -22,3 +23,8 @@ def write_table(path, rows: list[dict], encoding: str = "utf-8"):
 
 def by_name(clips) -> dict[str, tuple[str, ...]]:
     return {clip.name: clip.captions for clip in clips}
+
+
+def read_clips(source, show_progress: bool = False):
+    """Clips and bad clips of a source."""
+    return open_source(source).read_clips(show_progress)

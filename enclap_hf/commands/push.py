@@ -1,7 +1,6 @@
 """`enclap push`: upload a folder with a complete repository to the Hub."""
 
 import argparse
-import os
 import sys
 
 # Names that are listed of what is left out.
@@ -66,14 +65,14 @@ def push_folder(folder: str, repo_id: str, **options):
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import disable_progress_bars
 
-    from ..hub.export import plan_upload, push_repository
+    from ..hub.export import find_missing_parts, plan_upload, push_repository
     from ..model.model_files import ModelFileError
 
     if not sys.stderr.isatty():
         disable_progress_bars()
     http_error = HfHubHTTPError.__mro__[1]  # of httpx or httpx2, whichever this huggingface_hub uses
     try:
-        if os.path.isdir(folder):
+        if not find_missing_parts(folder):
             say_left_out(plan_upload(folder).left_out)
         return push_repository(folder, repo_id, **options)
     except HfHubHTTPError as error:

@@ -14,19 +14,19 @@ import sys
 import textwrap
 from pathlib import Path
 
-from ..metrics.audio_captioning_metrics import AudioCaptioningMetrics
-from ..metrics.caption_files import read_caption_file
-from ..metrics.caption_matching import (
+from ..data.caption_files import read_caption_file
+from ..data.caption_matching import (
     MISSING_RULES,
-    Clip,
+    ScoredClip,
     add_system,
     describe_lacking,
-    normalise_name,
     pair_references,
     read_predictions,
     settle_missing,
     take_own_references,
 )
+from ..data.recording_names import normalise_name
+from ..metrics.audio_captioning_metrics import AudioCaptioningMetrics
 from ..metrics.caption_scores import CaptionScores
 from ..metrics.java_runtime import MetricUnavailableError
 from ..metrics.metric_notes import warnings_as_notes
@@ -67,15 +67,20 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "predictions",
         type=Path,
-        help="csv, jsonl or json with the columns file_name (or file) and candidate (or caption, prediction, text), as "
-        "`enclap caption --output` writes them; references may be there too, as caption_1, caption_2, ... or a list in "
-        "`references`",
+        help="csv, tsv, jsonl or json with the columns file_name (or another that trainings read) and candidate (or "
+        "caption, prediction, text), as `enclap caption --output` writes them; references may be there too, as "
+        "caption_1, caption_2, ... or a list in `references`",
     )
     parser.add_argument(
         "--references",
         type=Path,
         help="file with the references, matched by file name; folders that only one of the files names are passed over "
         "where that leaves no choice",
+    )
+    parser.add_argument(
+        "--encoding",
+        default="utf-8",
+        help="of the files; a byte order mark counts over it (default: %(default)s)",
     )
     parser.add_argument(
         "--metrics",
@@ -195,16 +200,16 @@ def _check_outputs(args: argparse.Namespace) -> None:
         taken[path.resolve()] = path
 
 
-def _read_clips(args: argparse.Namespace) -> list[Clip]:
+def _read_clips(args: argparse.Namespace) -> list[ScoredClip]:
     """Every clip with its references and the captions of all systems."""
-    rows = read_predictions(args.predictions)
+    rows = read_predictions(args.predictions, args.encoding)
     if args.references is None:
         clips = take_own_references(rows, args.predictions)
     else:
-        clips = pair_references(rows, read_caption_file(args.references))
+        clips = pair_references(rows, read_caption_file(args.references, args.encoding))
         _note_other_folders(clips)
     if args.compare:
-        add_system(clips, read_predictions(args.compare), args.compare)
+        add_system(clips, read_predictions(args.compare, args.encoding), args.compare)
     for system, path in enumerate([args.predictions] + [args.compare] * bool(args.compare)):
         num_empty = sum(clip.captions[system] is not None and not clip.captions[system].strip() for clip in clips)
         if num_empty:
@@ -212,7 +217,7 @@ def _read_clips(args: argparse.Namespace) -> list[Clip]:
     return clips
 
 
-def _note_other_folders(clips: list[Clip]) -> None:
+def _note_other_folders(clips: list[ScoredClip]) -> None:
     """Say which names were matched although they differ."""
     differing = [
         clip
@@ -221,7 +226,7 @@ def _note_other_folders(clips: list[Clip]) -> None:
     ]
     if differing and differing[0].file_name:
         _note(
-            f"{len(differing)} clips are matched without the folders that only one file names, such as "
+            f"{len(differing)} clips are matched without the folders or endings that only one file names, such as "
             f"{differing[0].file_name!r} with {differing[0].reference_name!r}"
         )
 
@@ -307,7 +312,7 @@ def _format_comparison(name: str, row: dict, width: int) -> str:
     return line
 
 
-def _write_per_clip(path: Path, clips: list[Clip], scores: CaptionScores) -> None:
+def _write_per_clip(path: Path, clips: list[ScoredClip], scores: CaptionScores) -> None:
     """Write one line a clip."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

@@ -3,20 +3,14 @@
 import os
 from collections.abc import Iterator
 
-from ..model.audio_loading import AUDIO_EXTENSIONS
 from .caption_clips import BadClip, CaptionDataError
+from .recording_names import is_tail, normalise_name, spell_name, strip_audio_extension
+from .table_files import TABLE_EXTENSIONS
 
-TABLE_EXTENSIONS = (".csv", ".tsv", ".json", ".jsonl")
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.json", "captions.csv")
 # Files that `datasets` reads, whatever lies beside them.
 _DATASETS_EXTENSIONS = (".parquet", ".arrow", ".tar")
-_SAVED_BY_DATASETS = ("state.json", "dataset_dict.json")
-
-
-def strip_audio_extension(name: str) -> str:
-    """A name without the ending of a recording; `1.5 m` stays as it is."""
-    stem, extension = os.path.splitext(name)
-    return stem if extension.lower() in AUDIO_EXTENSIONS else name
+SAVED_BY_DATASETS = ("state.json", "dataset_dict.json")
 
 
 def walk_folders(folder: str) -> Iterator[tuple[str, list[str]]]:
@@ -32,7 +26,7 @@ def walk_folders(folder: str) -> Iterator[tuple[str, list[str]]]:
 
 
 class AudioFolder:
-    """Finds recordings in a folder and its sub-folders by path, name, or name without extension."""
+    """Finds recordings in a folder and its sub-folders by path, name, or name without extension, however spelled."""
 
     def __init__(self, folder: str):
         if not os.path.isdir(folder):
@@ -43,26 +37,38 @@ class AudioFolder:
 
     def find(self, names: list[str]) -> str | BadClip:
         """Path of the recording that the first fitting name tells, or why there is none."""
-        for name in names:
-            # Videos have dozens of possible names: the index below knows them, without asking the disk for each.
-            if name is names[0] or os.sep in name:
-                path = os.path.join(self.folder, name)  # an absolute name stays as it is
+        # Videos have dozens of possible names: the index knows them, without asking the disk for each.
+        for name in [name for name in names if name is names[0] or "/" in name or "\\" in name]:
+            for spelling in spell_name(name):
+                path = os.path.join(self.folder, spelling)  # an absolute name stays as it is
                 if os.path.isfile(path):
                     return path
         self._index()
-        for name in names:
-            base = os.path.basename(name) if os.sep in name else name
-            found = self._by_name.get(base) or self._by_stem.get(base) or []
-            if not found and "." in base:
-                found = self._by_stem.get(strip_audio_extension(base), [])
-            if len(found) > 1:
-                wanted = strip_audio_extension(os.path.join(self.folder, name))
-                found = [path for path in found if strip_audio_extension(path) == wanted] or found
-            if len(found) > 1:
-                return BadClip(names[0], f"{len(found)} recordings have this name: {found[0]}, {found[1]}")
-            if found:
-                return found[0]
-        return BadClip(names[0], f"no such recording in {self.folder}")
+        elsewhere = None
+        for name in map(normalise_name, names):
+            found = self._look_up(os.path.basename(name))
+            fitting = [path for path in found if self._is_meant(name, path)]
+            if len(fitting) > 1:
+                wanted = strip_audio_extension(normalise_name(os.path.join(self.folder, name)))
+                fitting = [p for p in fitting if strip_audio_extension(normalise_name(p)) == wanted] or fitting
+            if len(fitting) > 1:
+                reason = f"{len(fitting)} recordings have this name: {fitting[0]}, {fitting[1]}"
+                return BadClip(names[0], reason)
+            if fitting:
+                return fitting[0]
+            elsewhere = elsewhere or next(iter(found), None)
+        other = f"; {elsewhere} is in another folder" if elsewhere else ""
+        return BadClip(names[0], f"no such recording in {self.folder}{other}")
+
+    def _look_up(self, base: str) -> list[str]:
+        """Recordings of a name without its folders."""
+        found = self._by_name.get(base) or self._by_stem.get(base) or []
+        return found or (self._by_stem.get(strip_audio_extension(base), []) if "." in base else [])
+
+    def _is_meant(self, name: str, path: str) -> bool:
+        """Whether a normalised name and a file agree in all folders that both of them tell."""
+        relative = normalise_name(os.path.relpath(path, self.folder))
+        return is_tail(strip_audio_extension(name), strip_audio_extension(relative))
 
     def _index(self) -> None:
         """List the folder once."""
@@ -70,11 +76,12 @@ class AudioFolder:
             return
         self._by_name = {}
         for parent, files in walk_folders(self.folder):
-            for name in files:
+            for file in files:
+                name = normalise_name(file)
                 stem = strip_audio_extension(name)
                 if stem != name:
-                    self._by_name.setdefault(name, []).append(os.path.join(parent, name))
-                    self._by_stem.setdefault(stem, []).append(os.path.join(parent, name))
+                    self._by_name.setdefault(name, []).append(os.path.join(parent, file))
+                    self._by_stem.setdefault(stem, []).append(os.path.join(parent, file))
 
 
 def find_table(path: str, split: str | None = None) -> tuple[str, str | None] | None:
@@ -102,7 +109,7 @@ def find_table(path: str, split: str | None = None) -> tuple[str, str | None] | 
     is_path = os.path.isabs(path) or path.startswith(".") or (path.count("/") > 1 and "://" not in path)
     if is_path and not os.path.exists(path):
         raise CaptionDataError(f"{path} does not exist; the current folder is {os.getcwd()}.")
-    if not os.path.isdir(path) or any(os.path.isfile(os.path.join(path, name)) for name in _SAVED_BY_DATASETS):
+    if not os.path.isdir(path) or any(os.path.isfile(os.path.join(path, name)) for name in SAVED_BY_DATASETS):
         return None
     own = _choose_metadata(path, os.listdir(path))
     if split is None:

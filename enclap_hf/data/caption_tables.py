@@ -13,12 +13,15 @@ Columns tell the layout, not the file's name. Rows of one recording become one c
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .caption_clips import BadClip, CaptionDataError, Clip
 from .caption_folders import AudioFolder
 from .excluded_clips import is_excluded
-from .table_files import read_rows
+from .recording_names import normalise_name, strip_audio_extension, unescape_formula
+from .table_files import Table, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -67,37 +70,38 @@ def read_caption_table(
     Raises:
         CaptionDataError: the file cannot be read, is not in `encoding`, or has other columns or folders.
     """
-    rows, is_wavcaps = read_rows(path, encoding)
-    if not rows:
+    table = read_table(path, encoding)
+    if not table.rows:
         raise CaptionDataError(f"{path} has no rows; expected one for every caption or recording.")
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    _check_columns(columns, path, audio_column=audio_column, caption_column=caption_column)
-    name_row = _choose_layout(columns, path, is_wavcaps, audio_column, caption_column)
-    table_folder = os.path.dirname(path) or "."
-    folder = AudioFolder(table_folder if audio_dir is None else audio_dir)
-    if only_folder is not None:
-        rows = _choose_folder(rows, name_row, only_folder, path)
-    grouped, bad, left_out, empty = {}, [], set(), set()
-    for row in rows:
-        names, captions = name_row(row), read_captions(row, caption_column)
+    _check_columns(table.columns, path, audio_column=audio_column, caption_column=caption_column)
+    name_row = _choose_layout(table, audio_column, caption_column)
+    folder = AudioFolder((os.path.dirname(path) or ".") if audio_dir is None else audio_dir)
+    chosen = range(len(table.rows)) if only_folder is None else _choose_folder(table, name_row, only_folder)
+    grouped, bad, left_out = {}, [], set()
+    for index in chosen:
+        row = table.rows[index]
+        names, captions = list(map(os.path.normpath, name_row(row))), read_captions(row, caption_column)
         if not names:
             bad.append(BadClip(_describe_row(row), "the row names no recording"))
         elif excluded and is_excluded(names, excluded):
             left_out.add(names[0])
         else:
-            if not captions:
-                empty.add(names[0])
-            grouped.setdefault(names[0], (names, []))[1].extend(captions)
+            entry = grouped.setdefault(normalise_name(names[0]), _Entry(names, index))
+            entry.captions += captions
+            entry.has_empty_row |= not captions
     if excluded:
         log_excluded(path, len(left_out))
-    clips, bad = _find_recordings(grouped, folder, bad)
-    partly_empty = [clip.name for clip in clips if clip.name in empty]
-    if partly_empty:
-        logger.warning(
-            "%s: empty captions beside others are passed over, in %d clips: %s",
-            *(path, len(partly_empty), ", ".join(partly_empty[:_NUM_NAMED])),
-        )
-    return clips, bad
+    return _find_recordings(list(grouped.values()), folder, table, bad)
+
+
+@dataclass
+class _Entry:
+    """What the rows of one recording say: its names, best first, the first of its rows, its captions."""
+
+    names: list[str]
+    index: int
+    captions: list[str] = field(default_factory=list)
+    has_empty_row: bool = False
 
 
 def log_excluded(where: str, num_excluded: int) -> None:
@@ -119,7 +123,7 @@ def read_captions(row: dict, column: str | None = None) -> list[str]:
     if column is not None:
         names = [column]
     else:
-        numbered = sorted(filter(_is_numbered, row), key=lambda name: int(name[8:]))
+        numbered = sorted(filter(is_numbered, row), key=lambda name: int(name[8:]))
         names = [*(["caption"] if "caption" in row else []), *numbered]
         names = names or [name for name in CAPTION_COLUMNS if name in row][:1]
     captions = []
@@ -127,25 +131,49 @@ def read_captions(row: dict, column: str | None = None) -> list[str]:
         value = row.get(name)
         for text in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(text, str) and text.strip():
-                captions.append(" ".join(text.split()))
+                captions.append(" ".join(unescape_formula(text.strip()).split()))
     return captions
 
 
 def _find_recordings(
-    grouped: dict[str, tuple[list[str], list[str]]], folder: AudioFolder, bad: list[BadClip]
+    entries: list[_Entry], folder: AudioFolder, table: Table, bad: list[BadClip]
 ) -> tuple[list[Clip], list[BadClip]]:
     """Clips of grouped rows; captions that repeat are kept once, recordings that two names claim are left out."""
-    clips, owners = [], {}
-    for name, (names, captions) in grouped.items():
-        found = folder.find(names) if captions else BadClip(name, "its caption is empty")
+    clips, owners, partly_empty = [], {}, []
+    for before, entry in zip([None, *entries], entries, strict=False):
+        name = entry.names[0]
+        found = folder.find(entry.names) if entry.captions else BadClip(name, "its caption is empty")
         if isinstance(found, BadClip):
+            _refuse_half_captions(entry, before, table)
             bad.append(found)
         elif found in owners:
             bad.append(BadClip(name, f"{os.path.basename(found)} is the recording of {owners[found]} already"))
         else:
             owners[found] = name
-            clips.append(Clip(name, found, tuple(dict.fromkeys(captions))))
+            clips.append(Clip(name, found, tuple(dict.fromkeys(entry.captions))))
+            partly_empty += [name] if entry.has_empty_row else []
+    if partly_empty:
+        logger.warning(
+            "%s: empty captions beside others are passed over, in %d clips: %s",
+            *(table.path, len(partly_empty), ", ".join(partly_empty[:_NUM_NAMED])),
+        )
     return clips, bad
+
+
+def _refuse_half_captions(entry: _Entry, before: _Entry | None, table: Table) -> None:
+    """Raise CaptionDataError where a row without a recording reads like the rest of the caption before it.
+
+    A caption that is broken over two lines may leave as many cells as the header has, if it holds commas enough.
+    """
+    name, earlier = entry.names[0], [] if before is None else before.names
+    if not earlier or " " not in name.strip() or strip_audio_extension(name) != name:
+        return
+    # A table of names without endings may have names with blanks; video ids have none.
+    if len(earlier) > 1 or strip_audio_extension(earlier[0]) != earlier[0]:
+        raise CaptionDataError(
+            f"{table.locate(entry.index)}: no recording is called {name!r}; if it is the rest of a caption, join it to "
+            "the line before, else remove the row."
+        )
 
 
 # Layouts
@@ -160,29 +188,37 @@ def _check_columns(columns: list[str], path: str, **wanted: str | None) -> None:
             )
 
 
-def _choose_layout(
-    columns: list[str], path: str, is_wavcaps: bool, audio_column: str | None, caption_column: str | None
-) -> Callable[[dict], list[str]]:
+class NameColumns(NamedTuple):
+    """Columns that tell a row's recording: names, the best first, and the video and the times of which it is cut."""
+
+    names: Sequence[str]
+    video: tuple[str, str, str] | None
+
+    def read(self, row: dict) -> list[str]:
+        """Names that the recording of a row may have, best first."""
+        given = [row.get(name) for name in self.names]
+        given = [str(name) for name in given if name not in _NO_NAMES]
+        of_video = [] if self.video is None else _youtube_names(*map(row.get, self.video), row.get("audiocap_id"))
+        return [*of_video, *given] if self.names == ["id"] else [*given, *of_video]
+
+
+def find_name_columns(table: Table) -> NameColumns:
+    """The columns of a table that tell its recordings; there may be none."""
+    columns = table.columns
+    if table.is_wrapped and "id" in columns:
+        return NameColumns([name for name in _WAVCAPS_COLUMNS if name in columns], None)
+    video = next((video for video in _VIDEO_COLUMNS if {*video[:2]} <= {*columns}), None)
+    return NameColumns([name for name in PATH_COLUMNS if name in columns][:1], video)
+
+
+def _choose_layout(table: Table, audio_column: str | None, caption_column: str | None) -> Callable[[dict], list[str]]:
     """A function from a row to the names that its recording may have, best first."""
-    if caption_column is None and not any(name in CAPTION_COLUMNS or _is_numbered(name) for name in columns):
-        names, video = [], None
-    elif audio_column is not None:
-        names, video = [audio_column], None
-    elif is_wavcaps and "id" in columns:
-        names, video = [name for name in _WAVCAPS_COLUMNS if name in columns], None
-    else:
-        names = [name for name in PATH_COLUMNS if name in columns][:1]
-        video = next((video for video in _VIDEO_COLUMNS if {*video[:2]} <= {*columns}), None)
-    if not names and video is None:
-        raise CaptionDataError(f"{path} has the columns {', '.join(map(repr, columns))}; expected {EXPECTED_COLUMNS}.")
-
-    def name_row(row: dict) -> list[str]:
-        given = [row.get(name) for name in names]
-        given = [os.path.normpath(str(name)) for name in given if name not in _NO_NAMES]
-        of_video = [] if video is None else _youtube_names(*map(row.get, video), row.get("audiocap_id"))
-        return [*of_video, *given] if names == ["id"] else [*given, *of_video]
-
-    return name_row
+    columns = find_name_columns(table) if audio_column is None else NameColumns([audio_column], None)
+    has_captions = any(name in CAPTION_COLUMNS or is_numbered(name) for name in table.columns)
+    if not (columns.names or columns.video) or not (has_captions or caption_column is not None):
+        named = ", ".join(map(repr, table.columns))
+        raise CaptionDataError(f"{table.path} has the columns {named}; expected {EXPECTED_COLUMNS}.")
+    return columns.read
 
 
 def _youtube_names(video: str | None, start_s, end_s, number) -> list[str]:
@@ -211,25 +247,28 @@ def _write_seconds(seconds) -> list[str]:
     return [str(seconds), exact.rstrip("0").rstrip("."), f"{value:.1f}", exact, f"{value * 1000:.0f}"]
 
 
-def _choose_folder(rows: list[dict], name_row: Callable[[dict], list[str]], folder: str, path: str) -> list[dict]:
+def _choose_folder(table: Table, name_row: Callable[[dict], list[str]], folder: str) -> list[int]:
     """Rows whose recording is in one folder beside the table."""
-    folders = [_first_folder(next(iter(name_row(row)), ""), os.path.dirname(path)) for row in rows]
+    base = os.path.dirname(table.path)
+    folders = [_first_folder(next(iter(name_row(row)), ""), base) for row in table.rows]
     if folder not in folders:
         there = ", ".join(dict.fromkeys(filter(None, folders)))
         what = f"its entries are in {there}; name one of these" if there else "its entries name no folder"
         raise CaptionDataError(
-            f"Got the split {folder!r}, and {path} has no entry in a folder {folder}/; {what}, leave `split` out to "
-            "take all entries, or give each split a table of its own."
+            f"Got the split {folder!r}, and {table.path} has no entry in a folder {folder}/; {what}, leave `split` out "
+            "to take all entries, or give each split a table of its own."
         )
-    return [row for row, of_row in zip(rows, folders, strict=True) if of_row == folder]
+    return [index for index, of_row in enumerate(folders) if of_row == folder]
 
 
 def _first_folder(name: str, base: str) -> str:
-    parts = (os.path.relpath(name, base or ".") if os.path.isabs(name) else name).split(os.sep)
+    """The folder beside a table that a recording is in; "" where it is in none."""
+    parts = normalise_name(os.path.relpath(name, base or ".") if os.path.isabs(name) else name).split("/")
     return parts[0] if len(parts) > 1 else ""
 
 
-def _is_numbered(column) -> bool:
+def is_numbered(column) -> bool:
+    """Whether a column is one of `caption_1`, `caption_2`, ..."""
     return isinstance(column, str) and _NUMBERED_CAPTION.fullmatch(column) is not None
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 
 from .caption_clips import CaptionDataError
-from .caption_folders import strip_audio_extension
+from .recording_names import normalise_name, strip_audio_extension
 
 
 def read_excluded(path: str) -> frozenset[str]:
@@ -38,13 +38,11 @@ def read_excluded(path: str) -> frozenset[str]:
 
 def is_excluded(names: Iterable[str], excluded: frozenset[str]) -> bool:
     """Whether a list names a clip, by one of its names with or without folders and ending."""
-    return any(
-        _normalize(name) in excluded or _normalize(os.path.basename(name)) in excluded for name in map(str, names)
-    )
+    return any(name in excluded or os.path.basename(name) in excluded for name in map(_normalize, map(str, names)))
 
 
 def _normalize(name: str) -> str:
-    return strip_audio_extension(os.path.normpath(name))
+    return strip_audio_extension(normalise_name(name))
 
 
 def _flatten(content) -> list[str | int]:

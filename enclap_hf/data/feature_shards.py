@@ -1,18 +1,19 @@
-"""Codes and CLAP embeddings of a whole data set, computed once and read from disk without a copy.
+"""Frames and CLAP vectors of a whole data set, computed once and read from disk without a copy.
 
     <folder>/features.json                    encoders, settings, and, once all shards are there, their rows
-    <folder>/shard-00003-of-00040.arrow       rows of 512 clips: name, captions, audio_codes, num_frames, clap_embedding
+    <folder>/shard-00003-of-00040.arrow       rows of 512 clips: name, captions, frames, num_frames, clap_embedding
 
 Distinctive choices:
 - Shard i is made of clips i * 512 to i * 512 + 511 of the data set, whoever makes it: processes need not talk to each
   other, their number may change from run to run, and a killed run loses the shards it was at, nothing else.
 - A shard appears under its name when it is complete, with its bad clips in its own metadata: there is no second file
   that could disagree with it. A run that is taken up reads these clips again, and redoes the shards of repaired ones.
-- Codes are uint16, flattened to (T * K,) so that Arrow maps them as one stretch.
+- Frames are flattened, so that Arrow maps them as one stretch: `audio_codes` uint16 (T * K,) or `audio_features`
+  float16 (T * F,). Rows of a processor without CLAP have no vector.
 - Encoders are told apart by their weights, not by their address: a copied repository fits, another checkpoint does not.
+- Whatever reading or encoding one recording raises makes it a bad clip; the others go on.
 """
 
-import copy
 import glob
 import hashlib
 import json
@@ -20,31 +21,14 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..model.audio_loading import AudioLoadError, load_audio
-from .caption_tables import BadClip, CaptionDataError, Clip
-from .captioning_data import check_bad_share
+from .caption_clips import BadClip, CaptionDataError, Clip, check_bad_share
 from .prepared_features import MANIFEST, check_encoders, describe_encoders, read_manifest
+from .recording_features import FeatureSettings, encode_batch, keep_whole_clips, read_recording
 
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class FeatureSettings:
-    """What decides the content of features, beside the encoders.
-
-    Args:
-        num_codebooks: K, codebooks kept.
-        max_duration_s: seconds read from the start of a clip; both encoders see these alone.
-        shard_size: clips of a shard.
-    """
-
-    num_codebooks: int
-    max_duration_s: float = 60.0
-    shard_size: int = 512
+FORMAT_VERSION = 2
 
 
 def prepare_features(
@@ -55,50 +39,39 @@ def prepare_features(
     *,
     source: str = "",
     bad: Sequence[BadClip] = (),
-    max_bad_share: float = 0.0,
-    batch_size: int = 16,
-    num_workers: int = 0,
-    process_index: int = 0,
-    num_processes: int = 1,
-    show_progress: bool = True,
 ) -> None:
     """Write the features of a data set; a run that was stopped is taken up where it was.
 
-    Every process calls this with the same arguments but for `process_index`; the one that finds all shards written
-    completes the manifest. See [`is_prepared`] for how to wait for it.
+    Every process calls this with the same arguments but for its number; the one that finds all shards written completes
+    the manifest. See [`is_prepared`] for how to wait for it.
 
     Args:
         clips: the data set.
         folder: made when missing.
         processor: [`EnClapProcessor`], with its encoders on the device to use.
-        settings: what decides the content.
+        settings: what decides the content, and how the work is done.
         source: the data set's name, for the manifest and messages.
-        bad: clips that were left out before, which count for `max_bad_share`.
-        max_bad_share: share of clips that may be unreadable, 0 to 1.
-        batch_size: clips encoded at a time.
-        num_workers: processes that read and resample ahead.
-        process_index: this process.
-        num_processes: processes that share the work.
-        show_progress: whether to draw a bar.
+        bad: clips that were left out before, which count for the share that may be.
     Raises:
         CaptionDataError: the folder holds features of something else, or too many clips are bad.
     """
     where, plan = source or folder, _make_plan(clips, processor, settings, source)
     begun = _read_begun(folder, plan)
     if begun is not None and "shards" in begun:
-        _check_finished(begun, folder, max_bad_share, where)
+        _check_finished(begun, folder, settings.max_bad_share, where)
         return
     num_clips = len(clips) + len(bad)
-    check_bad_share(bad, num_clips, max_bad_share, where)
+    check_bad_share(bad, num_clips, settings.max_bad_share, where)
     if begun is None:
         os.makedirs(folder, exist_ok=True)
         _write_json(os.path.join(folder, MANIFEST), plan)
-    run = _Run(clips, folder, processor, settings, plan, list(bad), num_clips, max_bad_share, batch_size, num_workers)
-    own = range(process_index, plan["num_shards"], num_processes)
+    run = _Run(clips, folder, keep_whole_clips(processor), settings, plan, list(bad), num_clips)
+    process, num_processes = settings.process_index, settings.num_processes
+    own = range(process, plan["num_shards"], num_processes)
     missing = run.list_missing(own)
-    desc = f"features of {where}" + (f", process {process_index + 1} of {num_processes}" if num_processes > 1 else "")
+    desc = f"features of {where}" + (f", process {process + 1} of {num_processes}" if num_processes > 1 else "")
     total, left = (sum(len(_clip_range(shard, plan)) for shard in some) for some in (own, missing))
-    with tqdm(total=total, initial=total - left, unit="clip", desc=desc, disable=not show_progress) as bar:
+    with tqdm(total=total, initial=total - left, unit="clip", desc=desc, disable=not settings.shows_progress) as bar:
         for shard in missing:
             run.make_shard(shard, bar.update)
     paths = [_shard_path(folder, shard, plan) for shard in range(plan["num_shards"])]
@@ -107,7 +80,7 @@ def prepare_features(
         # content, it is complete for whoever opens the features first.
         for shard in run.list_missing([shard for shard in range(plan["num_shards"]) if shard not in own]):
             run.make_shard(shard)
-        _complete_manifest(folder, plan, paths, bad, max_bad_share)
+        _complete_manifest(folder, plan, paths, bad, settings.max_bad_share)
 
 
 @dataclass
@@ -121,9 +94,6 @@ class _Run:
     plan: dict
     unusable: list[BadClip]  # so far
     num_clips: int  # of the data set, those without an entry in `clips` included
-    max_bad_share: float
-    batch_size: int
-    num_workers: int
 
     def list_missing(self, shards: Iterable[int]) -> list[int]:
         """Shards to make: those that are not there, and those whose bad recordings were repaired since."""
@@ -157,78 +127,47 @@ class _Run:
         """
         rows, failed = [], []
         inputs = _ClipInputs(self.clips, _clip_range(shard, self.plan), self.processor, self.settings)
-        loader = torch.utils.data.DataLoader(inputs, self.batch_size, num_workers=self.num_workers, collate_fn=list)
+        settings = self.settings
+        loader = torch.utils.data.DataLoader(
+            inputs, settings.batch_size, num_workers=settings.num_workers, collate_fn=list
+        )
         for batch in loader:
             failed += [item for item in batch if isinstance(item, BadClip)]
             readable = [item for item in batch if not isinstance(item, BadClip)]
-            rows += encode_batch(readable, self.processor, self.settings)
+            encoded = encode_batch(readable, self.processor, settings)
+            failed += [item for item in encoded if isinstance(item, BadClip)]
+            rows += [item for item in encoded if not isinstance(item, BadClip)]
             count(len(batch))
             unusable = [*self.unusable, *failed]
-            if len(unusable) > self.max_bad_share * self.num_clips:
-                check_bad_share(unusable, self.num_clips, self.max_bad_share, self.plan["source"] or self.folder)
+            if len(unusable) > settings.max_bad_share * self.num_clips:
+                check_bad_share(unusable, self.num_clips, settings.max_bad_share, self.plan["source"] or self.folder)
         self.unusable += failed
-        _write_shard(_shard_path(self.folder, shard, self.plan), rows, failed)
+        is_codes = self.processor.frame_encoder.kind == "codes"
+        _write_shard(_shard_path(self.folder, shard, self.plan), rows, failed, is_codes)
 
 
 class _ClipInputs(torch.utils.data.Dataset):
     """What the encoders read of each clip, or why it cannot be read."""
 
     def __init__(self, clips: Sequence[Clip], indices: range, processor, settings: FeatureSettings):
-        self.clips, self.indices, self.settings = clips, indices, settings
-        self.feature_extractor = whole_clip_extractor(processor)
+        self.clips, self.indices, self.processor, self.settings = clips, indices, processor, settings
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, i: int) -> tuple[Clip, dict] | BadClip:
-        return read_recording(self.clips[self.indices[i]], self.feature_extractor, self.settings)
-
-
-def whole_clip_extractor(processor):
-    """The processor's feature extractor, which keeps all codec frames: training draws its windows from whole clips."""
-    feature_extractor = copy.deepcopy(processor.feature_extractor)
-    feature_extractor.max_codec_frames = None
-    return feature_extractor
-
-
-def read_recording(clip: Clip, feature_extractor, settings: FeatureSettings) -> tuple[Clip, dict] | BadClip:
-    """The clip without its audio and what both encoders read of it, or why it cannot be read."""
-    try:
-        loaded = load_audio(clip.audio, name=clip.name, max_duration_s=settings.max_duration_s)
-    except AudioLoadError as error:
-        reason = " ".join(str(error).split())
-        return BadClip(clip.name, reason.removeprefix(f"`{clip.name}`: "))
-    samples = {"array": loaded.samples, "sampling_rate": loaded.sampling_rate}
-    return Clip(clip.name, "", clip.captions), dict(feature_extractor([samples]))
-
-
-def encode_batch(items: list[tuple[Clip, dict]], processor, settings: FeatureSettings) -> list[dict]:
-    """Encode prepared clips into rows of a shard: `audio_codes` uint16 (T * K,), `clap_embedding` float32 (C,)."""
-    if not items:
-        return []
-    inputs = [item[1] for item in items]
-    processor.frame_encoder.limit_codebooks(settings.num_codebooks)
-    codes = processor.frame_encoder.encode([waveform for clip in inputs for waveform in clip["input_values"]])
-    embeddings = processor.clap_encoder.embed(
-        torch.cat([clip["input_features"] for clip in inputs]), torch.cat([clip["is_longer"] for clip in inputs])
-    )
-    return [
-        {
-            "name": clip.name,
-            "captions": list(clip.captions),
-            "audio_codes": clip_codes.numpy().astype(np.uint16).ravel(),
-            "num_frames": len(clip_codes),
-            "clap_embedding": embedding.numpy(),
-        }
-        for (clip, _), clip_codes, embedding in zip(items, codes, embeddings, strict=True)
-    ]
+        return read_recording(self.clips[self.indices[i]], self.processor, self.settings)
 
 
 def _make_plan(clips: Sequence[Clip], processor, settings: FeatureSettings, source: str) -> dict:
     """The manifest before any shard is written."""
-    codebook_size = processor.frame_encoder.codebook_size
-    if codebook_size > 2**16:
-        raise CaptionDataError(f"Got a codec of {codebook_size} codes; features hold codes up to {2**16 - 1}.")
+    encoder, num_codebooks = processor.frame_encoder, settings.num_codebooks
+    if encoder.kind == "codes" and encoder.codebook_size > 2**16:
+        raise CaptionDataError(f"Got a codec of {encoder.codebook_size} codes; features hold codes up to {2**16 - 1}.")
+    most = processor.num_codebooks if encoder.kind == "codes" else None
+    if (most is None) != (num_codebooks is None) or (most is not None and not 1 <= num_codebooks <= most):
+        wanted = "None for features" if most is None else f"1 to {most}, the processor's"
+        raise CaptionDataError(f"Got `num_codebooks` {num_codebooks} for prepared features; expected {wanted}.")
     digest = hashlib.sha256()
     for captions in getattr(clips, "captions", None) or ((clip.name, *clip.captions) for clip in clips):
         digest.update(json.dumps(captions).encode())
@@ -236,7 +175,7 @@ def _make_plan(clips: Sequence[Clip], processor, settings: FeatureSettings, sour
         "format": FORMAT_VERSION,
         "source": source,
         "encoders": describe_encoders(processor),
-        "settings": asdict(settings),
+        "settings": settings.content,
         "num_clips": len(clips),
         "clips_sha256": digest.hexdigest(),
         "num_shards": -(-len(clips) // settings.shard_size),
@@ -249,7 +188,7 @@ def _read_begun(folder: str, plan: dict) -> dict | None:
     if found is None:
         return None
     check_encoders(found["encoders"], plan["encoders"], folder)
-    for name in ("format", "settings", "num_clips", "clips_sha256"):
+    for name in ("settings", "num_clips", "clips_sha256"):
         if found.get(name) != plan[name]:
             raise CaptionDataError(
                 f"{folder} was begun with `{name}` {found.get(name)}, and this run has {plan[name]}; use another "
@@ -277,15 +216,16 @@ def _shard_path(folder: str, shard: int, plan: dict) -> str:
     return os.path.join(folder, f"shard-{shard:05d}-of-{plan['num_shards']:05d}.arrow")
 
 
-def _write_shard(path: str, rows: list[dict], failed: list[BadClip]) -> None:
+def _write_shard(path: str, rows: list[dict], failed: list[BadClip], is_codes: bool) -> None:
     """Write a shard under its name at once; its bad clips are in the metadata."""
     import pyarrow as pa
 
+    frames = {"audio_codes": pa.list_(pa.uint16())} if is_codes else {"audio_features": pa.list_(pa.float16())}
     schema = pa.schema(
         {
             "name": pa.string(),
             "captions": pa.list_(pa.string()),
-            "audio_codes": pa.list_(pa.uint16()),
+            **frames,
             "num_frames": pa.int32(),
             "clap_embedding": pa.list_(pa.float32()),
         },

@@ -25,6 +25,9 @@ ROOT_FILES = (
     *("model_card.json", "evaluation.json", "training_report.json", "*_results.json"),
 )
 SOUND_FILES = ("*.wav", "*.flac", "*.mp3", "*.ogg", "*.opus")
+# An encoder whose family does not say what its files are may bring any, but for these.
+ANY_FILES = ("*",)
+CODE_OR_PICKLES = (".*", "*.py", "*.pkl", "*.pickle", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.joblib", "*.so")
 # Why a file is left out.
 LINK, OTHER = "a link out of the folder", "no part of a repository"
 
@@ -102,13 +105,18 @@ def plan_upload(folder: str) -> UploadPlan:
                 inner_path = os.path.join(path, inner)
                 if not is_within(inner_path, root):
                     left_out[f"{name}/{inner}"] = LINK
-                elif os.path.isfile(inner_path) and matches(inner, folders[name]):
+                elif os.path.isfile(inner_path) and belongs(inner, folders[name]):
                     files.append(f"{name}/{inner}")
                 else:
                     left_out[f"{name}/{inner}"] = OTHER
         elif name != "__pycache__":
             left_out[f"{name}/" if os.path.isdir(path) else name] = OTHER
     return UploadPlan(files, left_out)
+
+
+def belongs(name: str, files: tuple[str, ...]) -> bool:
+    """Whether a file in one of a repository's folders is a part of it."""
+    return matches(name, files) and not (files == ANY_FILES and matches(name, CODE_OR_PICKLES))
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -131,7 +139,7 @@ def list_encoder_files(folder: str) -> dict[str, tuple[str, ...]]:
         from ..model.processing_enclap import FRAME_ENCODERS  # takes seconds to import
 
         family = FRAME_ENCODERS.get(name)
-        parts = {getattr(family, "part", "codec"): getattr(family, "files", ("*",))}
+        parts = {getattr(family, "part", "codec"): getattr(family, "files", ANY_FILES)}
     return {**parts, **({"clap": MODEL_FILES} if processor.get("sequence_vector", "clap") == "clap" else {})}
 
 

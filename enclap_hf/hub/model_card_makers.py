@@ -73,7 +73,7 @@ def make_run_card(
     """
     start = recipe.get("model_name_or_path")
     training_data = name_datasets(recipe.get("train_data", ()))
-    is_whole = recipe.get("use_codes", True) and recipe.get("use_clap", True)
+    is_whole = recipe.get("use_codes", True)
     has_encodec = ENCODEC in encoders
     scores = list_run_scores(recipe, results)
     return CaptionerCard(
@@ -81,7 +81,7 @@ def make_run_card(
         summary=f"An [EnCLAP]({PAPER}) captioner of {num_parameters:,} parameters: it writes one sentence about a "
         "sound recording.",
         load_from=json.dumps(repo_id, ensure_ascii=False),
-        warning=None if is_whole else "An ablation, trained without codes or CLAP vector: not meant for use.",
+        warning=None if is_whole else "An ablation, trained without the frames that it is given: not meant for use.",
         license=ENCODEC_LICENCE if has_encodec else None,
         licence_note="It holds the published EnCodec weights, whose licence, CC-BY-NC 4.0, permits no commercial use."
         if has_encodec

@@ -9,6 +9,7 @@ import importlib.abc
 import importlib.util
 import os
 import sys
+import threading
 
 # The model inside the package: a complete repository that knows synthesised sounds.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -61,27 +62,38 @@ class _AskedDict(dict):
 
 
 _is_registered = False
+# Held by the thread that registers; others that look something up meanwhile wait for it.
+_REGISTERING = threading.RLock()
+_is_registering = False
 
 
 def register_once() -> None:
     """Register EnCLAP everywhere, unless that has happened or transformers is in the middle of an import."""
-    global _is_registered
+    global _is_registered, _is_registering
     if _is_registered or _transformers_is_importing():
         return
-    _is_registered = True  # registering asks the registries itself
-    try:
-        _register_all()
-    except BaseException:
-        _is_registered = False
-        raise
+    with _REGISTERING:
+        if _is_registered or _is_registering:  # by this very thread: registering asks the registries itself
+            return
+        _is_registering = True
+        try:
+            _register_all()
+            _is_registered = True
+        finally:
+            _is_registering = False
 
 
 def _transformers_is_importing() -> bool:
-    """Whether a module of transformers has not finished: what it needs cannot be imported then."""
-    return any(
-        name.startswith("transformers") and getattr(getattr(module, "__spec__", None), "_initializing", False)
-        for name, module in list(sys.modules.items())
-    )
+    """Whether this thread is in the middle of a module of transformers: what that needs cannot be imported then.
+
+    What another thread imports, the import system waits for.
+    """
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and str(frame.f_globals.get("__name__")).startswith("transformers"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _register_all() -> None:

@@ -195,7 +195,8 @@ class EnClapEncoder(BartEncoder):
 
     def embed_clap(self, clap_embedding: torch.FloatTensor | None, frames: torch.FloatTensor) -> torch.FloatTensor:
         """What stands in the CLAP slot: (B, 1, D); zeros in a captioner that reads no CLAP vector."""
-        batch_size, expected = len(frames), (len(frames), self.config.clap_dim)
+        batch_size = frames.shape[0]  # `len` would fix it in an exported graph
+        expected = (batch_size, self.config.clap_dim)
         if self.clap_projection is None:
             if clap_embedding is not None:
                 raise ValueError("Got `clap_embedding`, and this captioner reads none (`clap_dim` 0); leave it out.")

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import threading
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -202,10 +203,12 @@ class CodecFrames(FrameEncoder):
 
     @property
     def fingerprint(self) -> str:
-        tensors = {
-            name: tensor for name, tensor in self.model.state_dict().items() if not name.startswith(self.unread_tensors)
-        }
-        return fingerprint_tensors(tensors)
+        return fingerprint_tensors(self.find_read_tensors())
+
+    def find_read_tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors that codes depend on."""
+        tensors = self.model.state_dict()
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(self.unread_tensors)}
 
 
 def load_frozen(model_class: type[PreTrainedModel], source: str) -> PreTrainedModel:
@@ -221,9 +224,18 @@ def load_frozen(model_class: type[PreTrainedModel], source: str) -> PreTrainedMo
 
 
 def fingerprint_tensors(tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of tensors, whatever their names, which differ between versions of transformers."""
+    """SHA-256 of named tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def fingerprint_unnamed(tensors: Iterable[torch.Tensor]) -> str:
+    """SHA-256 of tensors whose names differ between versions of transformers."""
     digests = []
-    for tensor in tensors.values():
+    for tensor in tensors:
         digest = hashlib.sha256(str(tuple(tensor.shape)).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy())
         digests.append(digest.digest())

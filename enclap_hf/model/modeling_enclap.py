@@ -365,10 +365,10 @@ def check_targets(
     states: torch.Tensor, labels: torch.Tensor | None, mcm_targets: torch.Tensor | None, num_codebooks: int
 ) -> None:
     """Refuse targets that are not of these recordings, whose states are (B, T + 3, D)."""
-    num_clips, num_frames = len(states), states.shape[1] - NUM_EXTRA_SLOTS
-    if labels is not None and len(labels) != num_clips:
+    num_clips, num_frames = states.shape[0], states.shape[1] - NUM_EXTRA_SLOTS
+    if labels is not None and labels.shape[0] != num_clips:
         raise ValueError(
-            f"Got `labels` of {len(labels)} rows for {num_clips} recordings; expected one caption a recording."
+            f"Got `labels` of {labels.shape[0]} rows for {num_clips} recordings; expected one caption a recording."
         )
     expected = (num_clips, num_frames, num_codebooks)
     if mcm_targets is not None and tuple(mcm_targets.shape) != expected:

@@ -55,28 +55,21 @@ def check_repository(folder: str, own_code_only: bool = False) -> None:
     check_generation_file(folder, fields)
     read_headers(folder)
     check_processor_files(folder, own_code_only)
-    is_named = read_json_object(os.path.join(folder, PROCESSOR)).get("frame_encoder_type") is not None
     for part in ENCODER_FOLDERS:
-        check_encoder_folder(os.path.join(folder, part), is_named)
+        check_encoder_folder(os.path.join(folder, part))
 
 
-def check_encoder_folder(folder: str, is_named: bool = False) -> None:
-    """Check a frozen encoder's folder, if there is one.
-
-    Args:
-        folder: of the encoder.
-        is_named: the processor names the encoder's family, which may have files of its own kind.
-    """
+def check_encoder_folder(folder: str) -> None:
+    """Check a frozen encoder's folder, if there is one."""
     if not os.path.lexists(folder):
         return
     if not os.path.isdir(folder):
         raise file_error(folder, "it is no folder.")
     path = os.path.join(folder, CONFIGURATION)
-    if is_named and not os.path.lexists(path):
-        return
-    fields = read_json_object(path)
-    refuse_commands(fields, path)
-    check_plain(CONFIGURATION, fields, path)
+    if os.path.lexists(path):  # an encoder of another family may have none
+        fields = read_json_object(path)
+        refuse_commands(fields, path)
+        check_plain(CONFIGURATION, fields, path)
     if any(os.path.lexists(os.path.join(folder, name)) for name in (WEIGHTS, WEIGHTS_INDEX)):
         read_headers(folder)
 

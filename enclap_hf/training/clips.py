@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..data.caption_tables import BadClip, CaptionDataError, Clip
-from ..data.captioning_data import DataSource, check_bad_share, stream_clips
-from ..data.feature_shards import FeatureSettings, encode_batch, read_recording, whole_clip_extractor
+from ..data.caption_clips import BadClip, CaptionDataError, Clip, check_bad_share
+from ..data.data_source import DataSource
 from ..data.prepared_features import PreparedClips
+from ..data.recording_features import FeatureSettings, encode_batch, keep_whole_clips, read_recording
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class ShownAudio:
     Args:
         codec_vocab_size: codes in a codebook; this id itself stands for no code.
         num_codebooks: K, the first codebooks; None shows all that are there.
-        use_codes: False shows one frame without a code instead.
+        use_codes: False shows one empty frame instead: without a code, or of zeros.
         use_clap: False leaves the CLAP vector out.
     """
 
@@ -41,12 +41,16 @@ class ShownAudio:
     use_codes: bool = True
     use_clap: bool = True
 
-    def apply(self, codes: np.ndarray, clap_embedding: np.ndarray) -> dict:
-        """The model's inputs of a clip from codes (T, K) and embedding (C,)."""
-        codes = codes[:, : self.num_codebooks]
+    def apply(self, clip: dict) -> dict:
+        """The model's inputs of a clip: of `audio_codes` (T, K) or `audio_features` (T, F), and `clap_embedding`."""
+        if "audio_codes" in clip:
+            frames = {"audio_codes": clip["audio_codes"][:, : self.num_codebooks]}
+            empty = self.codec_vocab_size
+        else:
+            frames, empty = {"audio_features": clip["audio_features"].astype(np.float32)}, 0.0
         if not self.use_codes:
-            codes = np.full((1, codes.shape[1]), self.codec_vocab_size)
-        return {"audio_codes": codes, **({"clap_embedding": clap_embedding} if self.use_clap else {})}
+            frames = {name: np.full((1, array.shape[1]), empty) for name, array in frames.items()}
+        return {**frames, **({"clap_embedding": clip["clap_embedding"]} if self.use_clap else {})}
 
 
 class TrainingClips(torch.utils.data.Dataset):
@@ -82,7 +86,12 @@ class TrainingClips(torch.utils.data.Dataset):
         if captions not in CAPTION_CHOICES:
             raise CaptionDataError(f"Got the choice of captions {captions!r}; expected {' or '.join(CAPTION_CHOICES)}.")
         for part in parts:
-            if part.num_codebooks < (shown.num_codebooks or 0):
+            if shown.use_clap and not part.has_clap:
+                raise CaptionDataError(
+                    f"The model reads CLAP vectors and {part.folder} holds none; prepare the features again in another "
+                    "folder, or train without them: `use_clap` False."
+                )
+            if part.num_codebooks is not None and part.num_codebooks < (shown.num_codebooks or 0):
                 raise CaptionDataError(
                     f"The model reads {shown.num_codebooks} codebooks and {part.folder} holds {part.num_codebooks}; "
                     "prepare the features again with more, or lower `num_codebooks`."
@@ -104,7 +113,7 @@ class TrainingClips(torch.utils.data.Dataset):
         return len(self._clip_of)
 
     def __getitem__(self, index: int) -> dict:
-        """`audio_codes` (T, K), `clap_embedding` (C,) and `labels` of an example."""
+        """Frames (T, K) or (T, F), `clap_embedding` (C,) and `labels` of an example."""
         return self._make(index, int(self._caption_of[index]))
 
     def draw(self, index: int, rng: np.random.Generator) -> dict:
@@ -117,7 +126,7 @@ class TrainingClips(torch.utils.data.Dataset):
         clip = int(self._clip_of[index])
         part = int(np.searchsorted(self._clip_starts, clip, side="right")) - 1
         features = self.parts[part][clip - int(self._clip_starts[part])]
-        inputs = self.shown.apply(features["audio_codes"], features["clap_embedding"])
+        inputs = self.shown.apply(features)
         return {**inputs, "labels": tokenize(self.tokenizer, self.references[clip][caption], self.max_caption_tokens)}
 
     def warn_of_long_captions(self) -> int:
@@ -146,14 +155,10 @@ class StreamedClips(torch.utils.data.IterableDataset):
     Args:
         sources: data sets that `datasets` can stream.
         processor: its encoders run in the process that reads, so `dataloader_num_workers` must be 0.
-        settings: what decides the features.
+        settings: what decides the features, and how they are made.
         shown: what the captioner is shown.
         max_caption_tokens: longer captions are cut.
         seed: the run's seed.
-        max_bad_share: share of clips that may be unreadable.
-        batch_size: clips encoded at a time.
-        process_index: this process.
-        num_processes: processes that share the stream.
 
     Raises:
         CaptionDataError: read by a worker; or a stream has no usable clip, or more broken ones than allowed.
@@ -167,61 +172,77 @@ class StreamedClips(torch.utils.data.IterableDataset):
         shown: ShownAudio,
         max_caption_tokens: int,
         seed: int,
-        *,
-        max_bad_share: float = 0.0,
-        batch_size: int = 16,
-        process_index: int = 0,
-        num_processes: int = 1,
     ):
         self.sources, self.processor, self.settings, self.shown = list(sources), processor, settings, shown
-        self.max_caption_tokens, self.seed, self.max_bad_share = max_caption_tokens, seed, max_bad_share
-        self.batch_size, self.process_index, self.num_processes = batch_size, process_index, num_processes
+        self.max_caption_tokens, self.seed = max_caption_tokens, seed
 
     def __iter__(self) -> Iterator[dict]:
         if torch.utils.data.get_worker_info() is not None:
             # `datasets` would share its part of the stream among the workers once more, and forks cannot use a GPU.
             raise CaptionDataError("Got a stream with `dataloader_num_workers` above 0; expected 0: set it to 0.")
-        shard = (self.process_index, self.num_processes)
-        rng = np.random.default_rng((self.seed, shard[0]))
+        whole, settings = keep_whole_clips(self.processor), self.settings
+        rng = np.random.default_rng((self.seed, settings.process_index))
         weights = np.array([source.weight or 1.0 for source in self.sources])
-        streams = [self._repeat(source, shard) for source in self.sources]
+        streams = [_SourceStream(source, whole, settings, self.seed) for source in self.sources]
         while True:
-            chosen = rng.choice(len(streams), size=self.batch_size, p=weights / weights.sum())
-            drawn = [next(streams[i]) for i in chosen]
-            rows = encode_batch([item for item, _ in drawn], self.processor, self.settings)
-            for row, (_, key) in zip(rows, drawn, strict=True):
-                yield self._make(row, key)
+            chosen = rng.choice(len(streams), size=settings.batch_size, p=weights / weights.sum())
+            drawn = [next(streams[i].clips) for i in chosen]
+            rows = encode_batch([item for item, _ in drawn], whole, settings)
+            for i, row, (_, key) in zip(chosen, rows, drawn, strict=True):
+                streams[i].judge(row)
+                if not isinstance(row, BadClip):
+                    yield self._make(row, key)
 
     def _make(self, row: dict, key: tuple[int, ...]) -> dict:
         """A row of features as the collator takes it."""
-        codes = row["audio_codes"].reshape(row["num_frames"], -1)
+        name = "audio_codes" if "audio_codes" in row else "audio_features"
+        frames = {**row, name: row[name].reshape(row["num_frames"], -1)}
         caption = row["captions"][int(np.random.default_rng((*key, 1)).integers(len(row["captions"])))]
         labels = tokenize(self.tokenizer, caption, self.max_caption_tokens)
-        return {**self.shown.apply(codes, row["clap_embedding"]), "labels": labels, "rng_key": key}
+        return {**self.shown.apply(frames), "labels": labels, "rng_key": key}
 
     @property
     def tokenizer(self):
         """The processor's."""
         return self.processor.tokenizer
 
-    def _repeat(
-        self, source: DataSource, shard: tuple[int, int]
-    ) -> Iterator[tuple[tuple[Clip, dict], tuple[int, ...]]]:
-        """Readable clips of a stream, pass after pass, each with its key."""
-        extractor, num_seen, bad = whole_clip_extractor(self.processor), 0, []
+
+class _SourceStream:
+    """Readable clips of one source, pass after pass, and how many of its clips cannot be used.
+
+    Attributes:
+        clips: what [`encode_batch`] takes of each clip, with the key of its randomness.
+    """
+
+    def __init__(self, source: DataSource, processor, settings: FeatureSettings, seed: int):
+        self.path, self.settings = source.path, settings
+        self.num_judged, self.bad = 0, []
+        self.clips = self._repeat(source, processor, seed)
+
+    def _repeat(self, source: DataSource, processor, seed: int) -> Iterator[tuple[tuple[Clip, dict], tuple[int, ...]]]:
+        process, num_processes = self.settings.process_index, self.settings.num_processes
         for epoch in itertools.count():
-            num_before = num_seen
-            for i, clip in enumerate(stream_clips(source, self.seed + epoch, shard)):
-                num_seen += 1
-                item = read_recording(clip, extractor, self.settings)
+            is_empty = True
+            for i, clip in enumerate(source.stream_clips(seed + epoch, (process, num_processes))):
+                item = read_recording(clip, processor, self.settings)
                 if isinstance(item, BadClip):
-                    bad.append(item)
+                    self.judge(item)
                 else:
-                    yield item, (self.seed, epoch + 1, shard[0], i)
-                if num_seen >= _NUM_JUDGED and len(bad) > self.max_bad_share * num_seen:
-                    check_bad_share(bad, num_seen, self.max_bad_share, source.path)
-            if len(bad) == num_seen or num_seen == num_before:
-                raise CaptionDataError(f"{source.path} has no usable clip for process {shard[0]} of {shard[1]}.")
+                    is_empty = False
+                    yield item, (seed, epoch + 1, process, i)
+            if is_empty:
+                raise CaptionDataError(f"{self.path} has no usable clip for process {process} of {num_processes}.")
+
+    def judge(self, outcome: dict | BadClip) -> None:
+        """Count a clip that was encoded or cannot be used; raise CaptionDataError where too many cannot."""
+        self.num_judged += 1
+        self.bad += [outcome] if isinstance(outcome, BadClip) else []
+        if self.num_judged < _NUM_JUDGED:
+            return
+        if len(self.bad) == self.num_judged:
+            raise CaptionDataError(f"{self.path} has no usable clip; the last: {self.bad[-1].reason}.")
+        if len(self.bad) > self.settings.max_bad_share * self.num_judged:
+            check_bad_share(self.bad, self.num_judged, self.settings.max_bad_share, self.path)
 
 
 def tokenize(tokenizer, caption: str, max_tokens: int) -> list[int]:

@@ -16,6 +16,7 @@ from .trainer import check_settings, find_sampling_strategy
 
 logger = logging.getLogger(__name__)
 
+FRAMES = ("codes", "latents", "log_mel", "clap_frames")
 # Kept out of uploads by its first letter: it has paths of this machine.
 RUN_ARGUMENTS = "_run_arguments.json"
 # What decides the weights of each step, beside the model's arguments. The number of steps does not: a run may be made
@@ -43,15 +44,59 @@ class EncoderArguments:
     processor_name_or_path: str | None = field(
         default=None, metadata={"help": "EnCLAP repository with encoders and tokenizer; left out, the model's"}
     )
+    frame_encoder_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "another frame encoder in the place of the processor's: EnCodec, DAC, Mimi or X-Codec, directory "
+            "or Hub repository; an EnCLAP that is trained on gets a new embedding of its frames"
+        },
+    )
     codec_name_or_path: str | None = field(
-        default=None, metadata={"help": "another EnCodec in the place of the processor's"}
+        default=None, metadata={"help": "another name of frame_encoder_name_or_path"}
+    )
+    frames: str | None = field(
+        default=None,
+        metadata={
+            "help": "what the captioner reads: 'codes' of a codec, its 'latents' before quantisation, 'log_mel', or "
+            "the 'clap_frames' of the CLAP tower; left out, what the frame encoder gives"
+        },
+    )
+    num_codebooks: int | None = field(
+        default=None, metadata={"help": "codebooks that the model reads; features keep 16 at least, or all"}
     )
     clap_name_or_path: str | None = field(
         default=None, metadata={"help": "another CLAP in the place of the processor's, with or without fusion"}
     )
+    use_clap: bool = field(
+        default=True, metadata={"help": "read CLAP's vector of a recording; False makes a captioner without"}
+    )
     tokenizer_name_or_path: str | None = field(
         default=None, metadata={"help": "another tokenizer in the place of the processor's or the BART's"}
     )
+
+    def __post_init__(self):
+        names = {self.frame_encoder_name_or_path, self.codec_name_or_path} - {None}
+        if len(names) > 1:
+            raise ValueError(
+                f"Got `frame_encoder_name_or_path`={self.frame_encoder_name_or_path} and `codec_name_or_path`="
+                f"{self.codec_name_or_path}, which are two names of one argument; leave one of them out."
+            )
+        self.frame_encoder_name_or_path, self.codec_name_or_path = next(iter(names), None), None
+        if self.frames is not None and self.frames not in FRAMES:
+            raise ValueError(f"Got `frames`={self.frames}; expected one of {', '.join(FRAMES)}.")
+        if self.frames == "clap_frames" and self.frame_encoder_name_or_path is not None:
+            raise ValueError(
+                "Got `frames`=clap_frames and `frame_encoder_name_or_path`="
+                f"{self.frame_encoder_name_or_path}; these are frames of CLAP, which `clap_name_or_path` names: leave "
+                "the other out."
+            )
+        if self.num_codebooks is not None and self.num_codebooks < 1:
+            raise ValueError(f"Got `num_codebooks`={self.num_codebooks}; expected at least 1.")
+
+    @property
+    def names_frames(self) -> bool:
+        """Whether another frame encoder than the model's own is asked for."""
+        return self.frames is not None or self.frame_encoder_name_or_path is not None
 
 
 @dataclass
@@ -61,14 +106,13 @@ class ModelArguments(EncoderArguments):
     config_overrides: dict | str | None = field(
         default=None, metadata={"help": 'fields of EnClapConfig, as JSON: {"d_model": 256, "label_smoothing": 0.1}'}
     )
-    num_codebooks: int | None = field(default=None, metadata={"help": "codebooks that the model reads, 1 to 16"})
     mcm_loss_weight: float | None = field(default=None, metadata={"help": "weight of masked codec modelling"})
     mcm_probability: float = field(default=0.15, metadata={"help": "share of codes hidden; 0 trains without MCM"})
     mcm_span: int = field(default=10, metadata={"help": "codec frames that one span hides"})
-    use_codes: bool = field(default=True, metadata={"help": "show the codes; False is an ablation"})
-    use_clap: bool = field(default=True, metadata={"help": "show the CLAP vector; False is an ablation"})
+    use_codes: bool = field(default=True, metadata={"help": "show the frames; False is an ablation"})
 
     def __post_init__(self):
+        super().__post_init__()
         if isinstance(self.config_overrides, str):
             self.config_overrides = parse_json_object(self.config_overrides, "config_overrides")
         unknown = sorted(name for name in self.config_overrides or {} if not hasattr(EnClapConfig(), name))

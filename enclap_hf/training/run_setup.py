@@ -1,124 +1,22 @@
-"""What a training starts from: the processor, the captioner, and the features of each data set."""
+"""What a training starts from: the captioner, of an EnCLAP, of a BART, or of random weights."""
 
-import os
-import time
+import logging
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, ClapAudioConfig
+from transformers import AutoConfig
 
-from ..data.captioning_data import DataSource, check_bad_share, has_scenes, read_clips
-from ..data.feature_shards import FeatureSettings, prepare_features
-from ..data.prepared_features import PreparedClips, is_prepared, read_manifest
-from ..hub.registration import DEFAULT_MODEL
 from ..model.configuration_enclap import EnClapConfig
-from ..model.feature_extraction_enclap import EnClapFeatureExtractor
 from ..model.modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
 from ..model.processing_enclap import EnClapProcessor
+from .run_encoders import read_model_type
 
-# Encoders beside a BART. The published captioners read another CLAP of the same kind, see examples/recipes/README.md.
-PUBLISHED_CODEC, PUBLISHED_CLAP = "facebook/encodec_24khz", "laion/clap-htsat-fused"
+logger = logging.getLogger(__name__)
+
 # Fields of a BART's configuration that are not sizes.
 _IDENTITY_FIELDS = ("model_type", "architectures", "transformers_version", "task_specific_params", "dtype")
-_SECONDS_BETWEEN_LOOKS = 1.0
-
-
-def choose_training_processor(
-    model_name: str | None = None,
-    processor_name: str | None = None,
-    codec_name: str | None = None,
-    clap_name: str | None = None,
-    tokenizer_name: str | None = None,
-    *,
-    revision: str | None = None,
-    device: str | torch.device = "cpu",
-) -> EnClapProcessor:
-    """Load encoders and tokenizer for a training: the named ones, else those that belong to the model.
-
-    They are an EnCLAP's own; beside a BART its tokenizer, EnCodec and CLAP of the Hub; and for random weights those of
-    the model that the package carries. Preparing features and training choose alike, so that they fit.
-
-    Args:
-        model_name: EnCLAP or BART that training starts from; None for random weights.
-        processor_name: EnCLAP repository with other encoders and tokenizer.
-        codec_name: another EnCodec.
-        clap_name: another CLAP audio tower.
-        tokenizer_name: another tokenizer.
-        revision: branch, tag or commit of `model_name`, for whatever is read from that repository.
-        device: of the encoders.
-    """
-    model_type = read_model_type(model_name, revision)
-    if processor_name is None:
-        processor_name = {"enclap": model_name, "bart": None}.get(model_type, DEFAULT_MODEL)
-        if model_type == "bart":
-            codec_name, clap_name = codec_name or PUBLISHED_CODEC, clap_name or PUBLISHED_CLAP
-    if tokenizer_name is None and model_type == "bart":
-        tokenizer_name = model_name
-    return load_training_processor(
-        processor_name,
-        revision=revision if processor_name == model_name else None,
-        codec_name=codec_name,
-        clap_name=clap_name,
-        tokenizer_name=tokenizer_name,
-        tokenizer_revision=revision if tokenizer_name == model_name else None,
-        device=device,
-    )
-
-
-def load_training_processor(
-    name: str | None,
-    *,
-    revision: str | None = None,
-    codec_name: str | None = None,
-    clap_name: str | None = None,
-    tokenizer_name: str | None = None,
-    tokenizer_revision: str | None = None,
-    device: str | torch.device = "cpu",
-) -> EnClapProcessor:
-    """Load encoders and tokenizer.
-
-    Args:
-        name: EnCLAP repository; None puts a processor together from the three others, read as the published captioners
-            read recordings.
-        revision: branch, tag or commit of `name`, for its processor, tokenizer and encoders.
-        codec_name: another EnCodec.
-        clap_name: another CLAP audio tower; clips longer than its window are then read as its kind, with or without
-            fusion, was trained to.
-        tokenizer_name: another tokenizer, such as that of the BART that training starts from.
-        tokenizer_revision: branch, tag or commit of `tokenizer_name`.
-        device: of the encoders.
-    Raises:
-        ValueError: without `name`, one of the others is missing.
-    """
-    if name is not None:
-        processor = EnClapProcessor.from_pretrained(name, revision=revision)
-    elif None in (codec_name, clap_name, tokenizer_name):
-        raise ValueError(
-            "Got no processor; name an EnCLAP repository as `processor_name_or_path`, or all of `codec_name_or_path`, "
-            "`clap_name_or_path` and `tokenizer_name_or_path`."
-        )
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, revision=tokenizer_revision)
-        processor = EnClapProcessor(EnClapFeatureExtractor(), tokenizer)
-    if codec_name is not None:
-        processor.use_encoder("codec", make_encoder_source(codec_name), frame_encoder_type=None, num_codebooks=None)
-    if clap_name is not None:
-        fusion = ClapAudioConfig.from_pretrained(clap_name).enable_fusion  # of a whole CLAP or of its audio tower
-        processor.use_encoder("clap", make_encoder_source(clap_name))
-        processor.feature_extractor.long_clips = "fusion" if fusion else "middle"
-        processor.feature_extractor.mel_scale = "htk" if fusion else "slaney"
-    if name is not None and tokenizer_name is not None:
-        processor.tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, revision=tokenizer_revision)
-    return processor.to(device)
-
-
-def make_encoder_source(name: str) -> dict:
-    """A reference to an encoder in a repository of its own."""
-    return {"repo_id": os.path.abspath(name) if os.path.isdir(name) else name}
-
-
-def read_model_type(name: str | None, revision: str | None = None) -> str | None:
-    """`model_type` of a repository; None where no name is given."""
-    return None if name is None else AutoConfig.from_pretrained(name, revision=revision).model_type
+# Parts of a captioner that mean one frame encoder's frames, or CLAP's vector, and start anew with another.
+_FRAME_PARTS = ("model.encoder.embed_encodec.", "model.encoder.embed_features.", "mcm_heads.")
+_CLAP_PARTS = ("model.encoder.clap_projection.",)
 
 
 def build_captioner(
@@ -128,6 +26,7 @@ def build_captioner(
     revision: str | None = None,
     num_codebooks: int | None = None,
     config_fields: dict | None = None,
+    may_replace_frames: bool = False,
 ) -> EnClapForConditionalGeneration:
     """Build the model to train.
 
@@ -138,6 +37,8 @@ def build_captioner(
         revision: branch, tag or commit of a Hub repository.
         num_codebooks: K, read the first codebooks only; None reads those of the EnCLAP, or all of the processor's.
         config_fields: fields of [`EnClapConfig`] to set.
+        may_replace_frames: an EnCLAP whose own frame encoder is another than the processor's gets a new embedding of
+            frames, and new heads for masked codec modelling.
     Returns:
         float32 model.
     Raises:
@@ -145,27 +46,100 @@ def build_captioner(
     """
     model_type, fields = read_model_type(name, revision), dict(config_fields or {})
     fields.update({} if num_codebooks is None else {"num_codebooks": num_codebooks})
-    if model_type == "enclap":
-        config = EnClapConfig.from_pretrained(name, revision=revision, **fields)
-    elif model_type in ("bart", None):
-        bart = None if name is None else AutoConfig.from_pretrained(name, revision=revision)
-        config = make_config(bart, processor, fields)
-    else:
+    if model_type not in ("enclap", "bart", None):
         raise ValueError(f"Got {name}, a {model_type} model; expected an EnCLAP or BART repository.")
+    if model_type == "enclap":
+        model = _continue_captioner(name, processor, revision, fields, may_replace_frames)
+    else:
+        model = _start_captioner(name, processor, revision, fields)
     num_tokens = len(processor.tokenizer)
-    if num_tokens > config.vocab_size:
+    if num_tokens > model.config.vocab_size:
         raise ValueError(
-            f"Got a tokenizer of {num_tokens} tokens and a model of {config.vocab_size}; load the model's own with "
-            "`tokenizer_name_or_path`."
-        )
-    if name is None:
-        return EnClapForConditionalGeneration(config)
-    model = EnClapForConditionalGeneration.from_pretrained(name, revision=revision, config=config, dtype=torch.float32)
-    if model_type == "bart":  # its repository's decoding is for summaries
-        model.generation_config.update(
-            **PUBLISHED_DECODING, forced_bos_token_id=config.bos_token_id, forced_eos_token_id=config.eos_token_id
+            f"Got a tokenizer of {num_tokens} tokens and a model of {model.config.vocab_size}; load the model's own "
+            "with `tokenizer_name_or_path`."
         )
     return model
+
+
+def _start_captioner(
+    bart_name: str | None, processor: EnClapProcessor, revision: str | None, fields: dict
+) -> EnClapForConditionalGeneration:
+    """A captioner of random weights, or of a BART's."""
+    if bart_name is None:
+        return EnClapForConditionalGeneration(make_config(None, processor, fields))
+    config = make_config(AutoConfig.from_pretrained(bart_name, revision=revision), processor, fields)
+    model = EnClapForConditionalGeneration.from_pretrained(
+        bart_name, revision=revision, config=config, dtype=torch.float32
+    )
+    model.generation_config.update(  # its repository's decoding is for summaries
+        **PUBLISHED_DECODING, forced_bos_token_id=config.bos_token_id, forced_eos_token_id=config.eos_token_id
+    )
+    return model
+
+
+def _continue_captioner(
+    name: str, processor: EnClapProcessor, revision: str | None, fields: dict, may_replace_frames: bool
+) -> EnClapForConditionalGeneration:
+    """An EnCLAP, without the parts for frames or for a CLAP vector that the processor does not give."""
+    own, anew = EnClapConfig.from_pretrained(name, revision=revision), ()
+    if may_replace_frames and _has_other_frames(name, revision, own, processor):
+        fields = {**describe_frames(processor), **fields}
+        if own.frame_kind == "features":
+            fields.setdefault("mcm_loss_weight", EnClapConfig().mcm_loss_weight)
+        anew += _FRAME_PARTS
+        logger.warning(
+            "%s goes on with another frame encoder, %s: the embedding of its frames starts anew, and so do the heads "
+            "of masked codec modelling.",
+            *(name, processor.frame_encoder.frame_encoder_type),
+        )
+    if own.clap_dim and processor.clap_encoder is None:
+        fields = {**fields, "clap_dim": 0}
+        anew += _CLAP_PARTS
+        logger.warning("%s goes on without a CLAP vector: what read it is left out.", name)
+    if not anew:
+        config = EnClapConfig.from_pretrained(name, revision=revision, **fields)
+        return EnClapForConditionalGeneration.from_pretrained(
+            name, revision=revision, config=config, dtype=torch.float32
+        )
+    old = EnClapForConditionalGeneration.from_pretrained(name, revision=revision, dtype=torch.float32)
+    model = EnClapForConditionalGeneration(EnClapConfig.from_dict({**own.to_dict(), **fields}))
+    kept = {key: value for key, value in old.state_dict().items() if not key.startswith(anew)}
+    missing, unexpected = model.load_state_dict(kept, strict=False)
+    lost = [*unexpected, *(key for key in missing if not key.startswith(anew))]
+    if lost:
+        raise ValueError(
+            f"The weights of {name} do not fit the configuration with other frames ({', '.join(lost[:3])}); leave out "
+            "`config_overrides` of sizes."
+        )
+    model.generation_config = old.generation_config
+    return model
+
+
+def _has_other_frames(name: str, revision: str | None, config: EnClapConfig, processor: EnClapProcessor) -> bool:
+    """Whether an EnCLAP's own frame encoder is not the processor's."""
+    encoder = processor.frame_encoder
+    if config.frame_kind != encoder.kind or config.frame_encoder_type not in (None, encoder.frame_encoder_type):
+        return True
+    own = EnClapProcessor.from_pretrained(name, revision=revision)
+    if own.frame_encoder.frame_encoder_type != encoder.frame_encoder_type:
+        return True
+    ours, theirs = own.encoders, processor.encoders
+    return ours.fingerprint(ours.part_of_frames) != theirs.fingerprint(theirs.part_of_frames)
+
+
+def describe_frames(processor: EnClapProcessor) -> dict:
+    """Fields of [`EnClapConfig`] that a processor's frame encoder decides."""
+    encoder = processor.frame_encoder
+    described = {
+        "frame_kind": encoder.kind,
+        "frame_encoder_type": encoder.frame_encoder_type,
+        "frame_rate": encoder.frame_rate,
+    }
+    if encoder.kind == "codes":
+        sizes = {"num_codebooks": processor.num_codebooks, "codec_vocab_size": encoder.codebook_size, "frame_dim": None}
+    else:
+        sizes = {"frame_dim": encoder.frame_dim}
+    return {**described, **sizes}
 
 
 def make_config(bart_config, processor: EnClapProcessor, fields: dict) -> EnClapConfig:
@@ -176,69 +150,6 @@ def make_config(bart_config, processor: EnClapProcessor, fields: dict) -> EnClap
         base.update(vocab_size=len(tokenizer), decoder_start_token_id=tokenizer.eos_token_id)
     else:
         base = {name: value for name, value in bart_config.to_dict().items() if name not in _IDENTITY_FIELDS}
-    encoder, clap = processor.frame_encoder, processor.clap_encoder
-    audio = {
-        "frame_kind": encoder.kind,
-        "frame_encoder_type": encoder.frame_encoder_type,
-        "frame_rate": encoder.frame_rate,
-        "clap_dim": 0 if clap is None else clap.embedding_dim,
-    }
-    if encoder.kind == "codes":
-        audio.update(num_codebooks=processor.num_codebooks, codec_vocab_size=encoder.codebook_size)
-    else:
-        audio.update(frame_dim=encoder.frame_dim)
-    return EnClapConfig(**{**base, **audio, **fields})
-
-
-def open_features(
-    source: DataSource,
-    folder: str,
-    processor: EnClapProcessor,
-    *,
-    settings: FeatureSettings,
-    max_clips: int | None = None,
-    max_bad_share: float = 0.0,
-    process_index: int = 0,
-    num_processes: int = 1,
-    **preparation,
-) -> PreparedClips:
-    """Open the features of a data set, prepared first where it is recordings.
-
-    Args:
-        source: prepared features, or recordings.
-        folder: where the features of recordings are or will be; those of the first clips alone have a folder of their
-            own beside it, `<folder>-first<max_clips>`.
-        processor: with the encoders.
-        settings: what decides the features of recordings.
-        max_clips: take the first clips only.
-        max_bad_share: share of a data set's clips that may be missing or broken, 0 to 1.
-        process_index: this process; each does its part and waits for the others.
-        num_processes: processes that call this.
-        preparation: further arguments of [`~enclap_hf.data.feature_shards.prepare_features`].
-    """
-    path, folder = os.path.expanduser(source.path), os.path.expanduser(folder)
-    if read_manifest(path) is not None:
-        return PreparedClips(path, processor, max_clips)
-    is_main = process_index == 0
-    while source.num_scenes is not None and not is_main and not has_scenes(source):
-        time.sleep(_SECONDS_BETWEEN_LOOKS)  # the main process is writing the scenes
-    clips, bad = read_clips(source, show_progress=is_main)
-    if max_clips is not None and max_clips < len(clips):
-        check_bad_share(bad, len(clips) + len(bad), max_bad_share, source.path)  # of the whole data set
-        clips, bad, folder = [clips[i] for i in range(max_clips)], [], f"{folder}-first{max_clips}"
-    prepare_features(
-        clips,
-        folder,
-        processor,
-        settings,
-        source=source.path,
-        bad=bad,
-        max_bad_share=max_bad_share,
-        process_index=process_index,
-        num_processes=num_processes,
-        show_progress=is_main,
-        **preparation,
-    )
-    while not is_prepared(folder):  # not a barrier, which would time out
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-    return PreparedClips(folder, processor)
+    clap = processor.clap_encoder
+    base.update(describe_frames(processor), clap_dim=0 if clap is None else clap.embedding_dim)
+    return EnClapConfig(**{**base, **fields})

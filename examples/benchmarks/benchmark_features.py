@@ -24,9 +24,8 @@ from benchmark_models import CLIP_S, build_processor, write_clips
 
 from enclap_hf.cli import main as caption
 from enclap_hf.commands.freed_memory import keep_freed_memory
-from enclap_hf.data.captioning_data import DataSource
+from enclap_hf.data.captioning_data import open_source
 from enclap_hf.data.feature_shards import FeatureSettings
-from enclap_hf.training.run_setup import open_features
 
 STAGES = ("share", "cost", "memory")
 BATCH_SIZES, DURATIONS_S = (1, 2, 4, 8, 16), (2.5, 5.0)
@@ -66,12 +65,8 @@ def measure_share(processor, num_clips: int) -> dict:
             file.write("\n".join(["file_name,caption", *rows]))
         frames.encode, clap.embed = timed(frames.encode), timed(clap.embed)
         began = time.perf_counter()
-        open_features(
-            DataSource(table),
-            os.path.join(folder, "features"),
-            processor,
-            settings=FeatureSettings(processor.num_codebooks),
-        )
+        settings = FeatureSettings(processor.num_codebooks)
+        open_source(table).open_features(os.path.join(folder, "features"), processor, settings)
         total = time.perf_counter() - began
         del frames.encode, clap.embed  # the class's own again
     print(f"features of {num_clips} clips: {total:.1f} s, {inside / total:.1%} inside EnCodec and CLAP")

@@ -159,7 +159,8 @@ def test_a_recording_that_changed_in_place_is_captioned_again(capsys, recordings
     status, _, err = run(capsys, recordings, "--output", str(output), "--resume")
     assert status == 0 and "1 of 3" in err[0] and "2 recordings have changed since" in err[1]
     after = {row["file_name"]: row for row in read_rows(output)}
-    assert len(read_rows(output)) == 3 and after[same] == before[same] and after[touched] == before[touched]
+    assert len(read_rows(output)) == 3 and after[same] == before[same]
+    assert after[touched]["caption"] == before[touched]["caption"]
     assert after[longer]["caption"] == caption_of(captioner, longer) != before[longer]["caption"]
     assert "3 of 3" in run(capsys, recordings, "--output", str(output), "--resume")[2][0]
 
@@ -232,10 +233,12 @@ def test_a_recording_that_lacks_some_of_its_n_best_is_captioned_again(capsys, re
     output = tmp_path / f"captions.{extension}"
     arguments = (recordings, "--output", str(output), "--num-return-sequences", "3", "--num-beams", "3")
     run(capsys, *arguments)
-    whole = output.read_bytes()
+    whole, rows = output.read_bytes(), read_rows(output)
     output.write_bytes(whole[: whole[:-1].rfind(b"\n") + 1])
     status, _, err = run(capsys, *arguments, "--resume")
-    assert status == 0 and "2 of 3" in err[0] and output.read_bytes() == whole
+    assert status == 0 and "2 of 3" in err[0] and read_rows(output)[:6] == rows[:6]
+    captions = [[(row["file_name"], row["caption"]) for row in some] for some in (read_rows(output), rows)]
+    assert captions[0] == captions[1]
 
 
 # The files beside the output

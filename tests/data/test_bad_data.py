@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from conftest import CAPTIONS, make_clip
-from enclap_hf.data.captioning_data import CaptionDataError
+from enclap_hf.data.caption_clips import CaptionDataError
 from enclap_hf.data.prepared_features import PreparedClips
 from training_runs import make_recipe, train, write_repository_and_clips
 

@@ -2,8 +2,10 @@
 
 import pytest
 
-from caption_files import by_name, write_table, write_wav
-from enclap_hf.data.captioning_data import CaptionDataError, DataSource, read_clips, stream_clips
+from caption_files import by_name, read_clips, write_table, write_wav
+from enclap_hf.data.caption_clips import CaptionDataError
+from enclap_hf.data.captioning_data import open_source
+from enclap_hf.data.data_source import DataSource
 
 SPLITS = ("train", "test")
 
@@ -94,8 +96,8 @@ def test_sounds_without_a_table(tmp_path):
 def test_a_table_is_not_streamed(tmp_path):
     write_one_table(tmp_path)
     for path in (tmp_path, tmp_path / "metadata.csv"):
-        with pytest.raises(CaptionDataError, match="is a table of recordings, which cannot be streamed; leave"):
-            next(stream_clips(DataSource(str(path))))
+        with pytest.raises(CaptionDataError, match="is a table, which cannot be streamed; leave"):
+            next(open_source(str(path)).stream_clips())
 
 
 def test_files_that_datasets_cannot_read_give_one_line(tmp_path):

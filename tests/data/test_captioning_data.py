@@ -7,17 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from caption_files import by_name, write_table, write_wav
+from caption_files import by_name, read_clips, write_table, write_wav
 from enclap_hf import load_audio
-from enclap_hf.data.captioning_data import (
-    BadClip,
-    CaptionDataError,
-    DataSource,
-    check_bad_share,
-    parse_source,
-    read_clips,
-    read_weights,
-)
+from enclap_hf.data.caption_clips import BadClip, CaptionDataError, check_bad_share
+from enclap_hf.data.captioning_data import open_source, parse_source, read_weights
+from enclap_hf.data.data_source import DataSource
 
 # As in Clotho: blanks, quotes, brackets, commas, other alphabets.
 ODD_NAMES = ['Rain "loud" (1), take [2].wav', "Öde Straße's 50% #3.wav", "plain.wav"]
@@ -213,9 +207,9 @@ def test_json_lines(tmp_path):
 
 def test_sound_scenes_are_written_once(tmp_path):
     source = DataSource(str(tmp_path / "scenes"), num_scenes=2, first_seed=5)
-    clips, _ = read_clips(source, show_progress=False)
+    clips, _ = read_clips(source)
     written = (tmp_path / "scenes" / "captions.csv").stat().st_mtime_ns
-    again, _ = read_clips(source, show_progress=False)
+    again, _ = read_clips(source)
     assert len(clips) == 2 and clips == again and len(clips[0].captions) == 5
     assert (tmp_path / "scenes" / "captions.csv").stat().st_mtime_ns == written
 
@@ -417,22 +411,20 @@ def test_every_path_may_begin_with_the_home_folder(tmp_path, monkeypatch):
 def test_a_streamed_dataset_gives_every_clip_once_over_its_shards(tmp_path):
     import datasets
 
-    from enclap_hf.data.captioning_data import stream_clips
-
     names = [str(tmp_path / f"{i}.wav") for i in range(5)]
     captions = [f"c{i}" for i in range(5)]
     datasets.Dataset.from_dict({"audio": names, "caption": captions}).save_to_disk(str(tmp_path / "saved"))
-    source = DataSource(str(tmp_path / "saved"))
-    seen = [clip.captions[0] for part in range(2) for clip in stream_clips(source, shuffle_seed=3, shard=(part, 2))]
+    source = open_source(str(tmp_path / "saved"))
+    seen = [clip.captions[0] for part in range(2) for clip in source.stream_clips(shuffle_seed=3, shard=(part, 2))]
     assert sorted(seen) == captions
-    assert np.array_equal(seen, [c.captions[0] for p in range(2) for c in stream_clips(source, 3, (p, 2))])
+    assert np.array_equal(seen, [c.captions[0] for p in range(2) for c in source.stream_clips(3, (p, 2))])
 
 
 def test_scenes_of_other_seeds_are_written_anew(tmp_path):
     """A test set could else be the training set."""
     names = []
     for first_seed in (0, 900, 900):
-        clips, _ = read_clips(DataSource(str(tmp_path), num_scenes=2, first_seed=first_seed), show_progress=False)
+        clips, _ = read_clips(DataSource(str(tmp_path), num_scenes=2, first_seed=first_seed))
         names.append([clip.name for clip in clips])
     assert names[0] == ["scene_0000000.wav", "scene_0000001.wav"]
     assert names[1] == names[2] == ["scene_0000900.wav", "scene_0000901.wav"]

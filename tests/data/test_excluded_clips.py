@@ -5,8 +5,10 @@ import logging
 
 import pytest
 
-from caption_files import by_name, write_table, write_wav
-from enclap_hf.data.captioning_data import CaptionDataError, DataSource, read_clips, stream_clips
+from caption_files import by_name, read_clips, write_table, write_wav
+from enclap_hf.data.caption_clips import CaptionDataError
+from enclap_hf.data.captioning_data import open_source
+from enclap_hf.data.data_source import DataSource
 
 # The form of WavCaps' own lists: AudioSet's ids have a Y and an ending, and some of Freesound's are unknown.
 BLACKLIST = {"AudioSet": ["Yq1w2e3r4t5y.wav", "Yelsewhere00.wav"], "FreeSound": ["100001", "Not found"]}
@@ -68,7 +70,7 @@ def test_rows_of_a_dataset(tmp_path, caplog, columns):
     with caplog.at_level(logging.INFO, logger="enclap_hf"):
         clips, bad = read_clips(source)
     assert bad == [] and [clip.captions for clip in clips] == [("b",)] and "1 clips are left out" in caplog.text
-    assert [clip.captions for clip in stream_clips(source)] == [("b",)]
+    assert [clip.captions for clip in open_source(source).stream_clips()] == [("b",)]
 
 
 def test_a_list_of_other_clips_warns(tmp_path, caplog):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import soundfile
 from conftest import build_clap, build_codec, build_feature_extractor, build_tokenizer, make_clip
 from enclap_hf import EnClapProcessor
 from enclap_hf.data import feature_shards
-from enclap_hf.data.captioning_data import CaptionDataError, Clip
+from enclap_hf.data.caption_clips import CaptionDataError, Clip
 from enclap_hf.data.feature_shards import FeatureSettings, prepare_features
 from enclap_hf.data.prepared_features import PreparedClips, is_prepared, read_manifest
 from enclap_hf.training.clips import ShownAudio, TrainingClips
@@ -30,8 +31,9 @@ def clips(tmp_path_factory) -> list[Clip]:
 
 
 def prepare(clips, folder, processor, settings=SETTINGS, **kwargs) -> None:
-    kwargs = {"show_progress": False, "batch_size": 2, **kwargs}
-    prepare_features(clips, str(folder), processor, settings, **kwargs)
+    source = kwargs.pop("source", "")
+    settings = replace(settings, **{"show_progress": False, "batch_size": 2, **kwargs})
+    prepare_features(clips, str(folder), processor, settings, source=source)
 
 
 def assert_same_features(ours: PreparedClips, expected: PreparedClips) -> None:
@@ -228,9 +230,9 @@ def other_processor(**parts) -> EnClapProcessor:
 def test_features_of_other_encoders_are_refused(clips, tmp_path, tiny_processor):
     prepare(clips, tmp_path, tiny_processor)
     PreparedClips(str(tmp_path), other_processor())  # the same weights in another object
-    with pytest.raises(CaptionDataError, match="are of another codec"):
+    with pytest.raises(CaptionDataError, match="are of another frame encoder"):
         PreparedClips(str(tmp_path), other_processor(codec=build_codec(seed=1)))
-    with pytest.raises(CaptionDataError, match="are of another clap"):
+    with pytest.raises(CaptionDataError, match="are of another CLAP"):
         PreparedClips(str(tmp_path), other_processor(clap=build_clap(seed=1)))
     extractor = build_feature_extractor()
     extractor.int16_round_trip = False
@@ -249,7 +251,7 @@ def test_a_folder_that_was_begun_with_something_else_is_refused(clips, tmp_path,
         prepare(clips[:6], tmp_path, tiny_processor)
     with pytest.raises(CaptionDataError, match="was begun with `clips_sha256`"):
         prepare(clips[::-1], tmp_path, tiny_processor)
-    with pytest.raises(CaptionDataError, match="another codec"):
+    with pytest.raises(CaptionDataError, match="another frame encoder"):
         prepare(clips, tmp_path, other_processor(codec=build_codec(seed=1)))
 
 
@@ -258,7 +260,7 @@ def test_the_manifest_names_encoders_and_settings(clips, tmp_path, tiny_processo
     manifest = json.loads((tmp_path / "features.json").read_text())
     assert manifest["source"] == "clips.csv" and manifest["num_rows"] == 7
     assert manifest["settings"] == {"num_codebooks": 4, "max_duration_s": 60.0, "shard_size": 3}
-    assert len(manifest["encoders"]["codec"]["sha256"]) == 64
+    assert len(manifest["encoders"]["frames"]["sha256"]) == 64
     assert manifest["encoders"]["feature_extractor"]["clap_sampling_rate"] == 16_000
 
 

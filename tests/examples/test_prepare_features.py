@@ -14,7 +14,7 @@ from test_feature_shards import assert_same_features
 
 from conftest import build_model, build_processor
 from enclap_hf import EnClapProcessor
-from enclap_hf.data.captioning_data import DataSource, read_clips
+from enclap_hf.data.captioning_data import open_source
 from enclap_hf.data.feature_shards import FeatureSettings, prepare_features
 from enclap_hf.data.prepared_features import PreparedClips, is_prepared
 from enclap_hf.model.repository import save_repository
@@ -29,11 +29,11 @@ def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     torch.manual_seed(0)
     save_repository(build_model(), build_processor(), str(folder / "model"))
-    clips, _ = read_clips(DataSource(str(folder / "data"), num_scenes=80, first_seed=77), show_progress=False)
+    source = open_source({"path": str(folder / "data"), "num_scenes": 80, "first_seed": 77})
+    clips, _ = source.read_clips(show_progress=False)
     processor = EnClapProcessor.from_pretrained(str(folder / "model"))
-    prepare_features(
-        clips, str(folder / "whole"), processor, FeatureSettings(4, shard_size=2), batch_size=1, show_progress=False
-    )
+    settings = FeatureSettings(4, shard_size=2, batch_size=1, show_progress=False)
+    prepare_features(clips, str(folder / "whole"), processor, settings)
     return folder
 
 

@@ -263,7 +263,7 @@ def test_the_card_of_a_training_run_holds_its_results(tmp_path):
 
 def test_a_run_without_evaluation_and_an_ablation_say_so():
     text = render_card(
-        make_run_card("trial", "trial", {"use_clap": False, "max_steps": 2, "num_train_epochs": 3}, {}, 10)
+        make_run_card("trial", "trial", {"use_codes": False, "max_steps": 2, "num_train_epochs": 3}, {}, 10)
     )
     assert "No evaluation was run." in text and "not meant for use" in text and "epochs" not in text
     assert "random weights" in text and "## Speed" not in text

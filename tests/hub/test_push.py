@@ -362,10 +362,11 @@ def test_an_incomplete_folder_is_refused_in_one_line(hub, folder, tmp_path, caps
 
 
 def test_a_checkpoint_that_refers_to_this_machine_is_refused(hub, folder, tmp_path, capsys):
-    make_model().save_pretrained(tmp_path / "checkpoint")
-    EnClapProcessor.from_pretrained(folder).save_pretrained(tmp_path / "checkpoint", include_encoders=False)
-    assert main(["push", str(tmp_path / "checkpoint"), "me/captioner"]) == 2
-    assert f"codec/ (the processor refers to {folder}, a place on this machine)" in capsys.readouterr().err
+    make_model().save_pretrained(tmp_path / "checkpoint-3")
+    EnClapProcessor.from_pretrained(folder).save_pretrained(tmp_path / "checkpoint-3")
+    assert main(["push", str(tmp_path / "checkpoint-3"), "me/captioner"]) == 2
+    assert "codec/ (the folder is a checkpoint, which refers to encoders of its own machine)" in capsys.readouterr().err
+    assert hub.requests == []
     assert find_missing_parts(str(tmp_path / "nowhere")) == ["everything: there is no such folder"]
 
 

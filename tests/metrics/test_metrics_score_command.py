@@ -121,15 +121,15 @@ def test_intervals_and_a_comparison_are_printed(predictions, references, tmp_pat
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.txt", "x", "expected a file that ends in .csv, .jsonl, .json"),
-        ("p.csv", "", "has no lines"),
-        ("p.csv", "file_name,candidate\n", "has no lines"),
+        ("p.txt", "x", "expected a file that ends in .csv, .tsv, .json, .jsonl"),
+        ("p.csv", "", "has no rows"),
+        ("p.csv", "file_name,candidate\n", "has no rows"),
         ("p.csv", "file_name,words\na.wav,x\n", "got the columns file_name, words; expected a caption"),
-        ("p.csv", "file_name,candidate\na.wav,x, y\n", "another number of cells"),
+        ("p.csv", "file_name,candidate\na.wav,x, y\n", "p.csv, line 2: more cells than the header has"),
         ("p.csv", "file_name,candidate\na.wav,x\na.wav,y\n", "two predictions for 'a.wav'"),
         ("p.csv", "file_name,candidate\na.wav,x\n", "no references for a clip"),
         ("p.csv", "file_name,caption_1\na.wav,x\n", "has a caption; expected one in a column of"),
-        ("p.csv", b"file_name,candidate\na.wav,\xff\xfe\n", "not UTF-8"),
+        ("p.csv", b"file_name,candidate\na.wav,\xff\xfe\n", "not utf-8 text"),
         ("p.jsonl", '{"file": 1\n', "line 1: no JSON"),
         ("p.jsonl", "[1]\n", "got a list; expected an object"),
         ("p.jsonl", '{"file": "a", "candidate": 3}\n', "got 3 where a caption should be"),
@@ -138,7 +138,7 @@ def test_intervals_and_a_comparison_are_printed(predictions, references, tmp_pat
             '{"file": "a", "candidate": null, "references": ["x"]}\n',
             "has a caption; expected one in a column of",
         ),
-        ("p.json", '{"file": "a"}', "expected a list of objects"),
+        ("p.json", '{"file": "a"}', "expected a list, or `data` with a list"),
     ],
 )
 def test_bad_files_get_one_clear_line_and_status_2(tmp_path, capsys, name, content, message):

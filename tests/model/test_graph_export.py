@@ -60,7 +60,7 @@ def test_the_encoder_takes_codes_alone_or_frames_that_are_embedded(model):
     with torch.no_grad():
         expected = encoder(others).last_hidden_state
         torch.testing.assert_close(alone(others).last_hidden_state, expected, **CLOSE)
-        frames = encoder.embed_codes(others)
+        frames = encoder.embed_encodec(others)
         torch.testing.assert_close(embedded(inputs_embeds=frames).last_hidden_state, expected, **CLOSE)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 import soundfile
@@ -18,13 +19,16 @@ from transformers import (
 
 from conftest import build_codec, build_model, build_processor, build_tokenizer, make_clip
 from enclap_hf import DEFAULT_MODEL, EnClapProcessor
-from enclap_hf.data.captioning_data import CaptionDataError, DataSource
+from enclap_hf.data.caption_clips import CaptionDataError
+from enclap_hf.data.captioning_data import open_source
+from enclap_hf.data.data_source import DataSource
 from enclap_hf.data.feature_shards import FeatureSettings
 from enclap_hf.data.prepared_features import PreparedClips, describe_encoders
 from enclap_hf.model.repository import save_repository
-from enclap_hf.training import run_setup
+from enclap_hf.training import run_encoders
 from enclap_hf.training.recipes import expand_recipe
-from enclap_hf.training.run_setup import choose_training_processor, open_features
+from enclap_hf.training.run_arguments import EncoderArguments
+from enclap_hf.training.run_encoders import choose_training_processor
 from training_runs import TINY, load_script, make_recipe, train
 
 SETTINGS = FeatureSettings(4, shard_size=3)
@@ -71,6 +75,13 @@ def test_some_names_of_a_recipe_can_be_taken_alone(tmp_path):
 # Encoders
 
 
+def choose(model_name: str | None = None, processor_name: str | None = None, **fields) -> EnClapProcessor:
+    """The processor of a training from a model."""
+    return choose_training_processor(
+        EncoderArguments(model_name_or_path=model_name, processor_name_or_path=processor_name, **fields)
+    )
+
+
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     """A BART with its tokenizer, and encoders of the published ones' kinds, each in a folder of its own."""
@@ -99,28 +110,29 @@ def parts(tmp_path_factory):
 
 
 def test_beside_a_bart_the_published_encoders_and_its_tokenizer_are_read(parts, monkeypatch):
-    monkeypatch.setattr(run_setup, "PUBLISHED_CODEC", str(parts / "codec"))
-    monkeypatch.setattr(run_setup, "PUBLISHED_CLAP", str(parts / "clap"))
-    processor = choose_training_processor(str(parts / "bart"))
+    monkeypatch.setattr(run_encoders, "PUBLISHED_CODEC", str(parts / "codec"))
+    monkeypatch.setattr(run_encoders, "PUBLISHED_CLAP", str(parts / "clap"))
+    processor = choose(str(parts / "bart"))
     sources = [processor.codec_source["repo_id"], processor.clap_source["repo_id"]]
     assert sources == [str(parts / "codec"), str(parts / "clap")] and len(processor.tokenizer) == NUM_TOKENS
     assert processor.feature_extractor.long_clips == "fusion" and processor.num_codebooks == 16
 
 
 def test_the_published_encoders_are_those_of_the_hub():
-    assert run_setup.PUBLISHED_CODEC == "facebook/encodec_24khz"
-    assert run_setup.PUBLISHED_CLAP == "laion/clap-htsat-fused"
+    assert run_encoders.PUBLISHED_CODEC == "facebook/encodec_24khz"
+    assert run_encoders.PUBLISHED_CLAP == "laion/clap-htsat-fused"
 
 
 def test_an_enclap_brings_its_own_encoders_and_random_weights_take_the_packages(parts, tmp_path):
     save_repository(build_model(), build_processor(), str(tmp_path / "enclap"))
-    own = choose_training_processor(str(tmp_path / "enclap"))
+    own = choose(str(tmp_path / "enclap"))
     assert own._location["repo_id"] == str(tmp_path / "enclap")
-    assert choose_training_processor()._location["repo_id"] == DEFAULT_MODEL
-    named = choose_training_processor(str(parts / "bart"), str(tmp_path / "enclap"))
+    assert choose()._location["repo_id"] == DEFAULT_MODEL
+    named = choose(str(parts / "bart"), str(tmp_path / "enclap"))
     assert named._location["repo_id"] == str(tmp_path / "enclap") and "repo_id" not in named.codec_source
-    other = choose_training_processor(str(tmp_path / "enclap"), codec_name=str(parts / "codec"))
-    assert other.codec_source == {"repo_id": str(parts / "codec")} and "repo_id" not in other.clap_source
+    other = choose(str(tmp_path / "enclap"), codec_name_or_path=str(parts / "codec"))
+    assert other.codec_source == {"repo_id": str(parts / "codec")}
+    assert other.clap_source["repo_id"] == str(tmp_path / "enclap")
 
 
 def test_features_prepared_with_a_trainings_recipe_are_those_that_it_reads(parts, tmp_path, monkeypatch, capsys):
@@ -158,10 +170,10 @@ def test_the_models_revision_is_that_of_its_processor_and_encoders(hub, tmp_path
         parameter.data.mul_(0.5)
     other.tokenizer.add_tokens(["meow"])
     second = other.push_to_hub("me/captioner")
-    found = {name: choose_training_processor("me/captioner", revision=name) for name in (first.oid, None)}
+    found = {name: choose("me/captioner", model_revision=name) for name in (first.oid, None)}
     assert [len(processor.tokenizer) for processor in found.values()] == [NUM_TOKENS, NUM_TOKENS + 1]
     described = [describe_encoders(processor) for processor in found.values()]
-    for name, expected in (("codec", build_processor()), ("clap", build_processor())):
+    for name, expected in (("frames", build_processor()), ("clap", build_processor())):
         assert described[0][name]["sha256"] == describe_encoders(expected)[name]["sha256"]
         assert described[0][name]["sha256"] != described[1][name]["sha256"]
         assert [encoders[name]["revision"] for encoders in described] == [first.oid, second.oid]
@@ -176,11 +188,11 @@ def test_the_revision_of_a_bart_is_that_of_its_tokenizer_and_of_nothing_else(hub
     tokenizer.add_tokens(["meow"])
     tokenizer.push_to_hub("lab/bart")
     codec = EncodecModel.from_pretrained(str(parts / "codec")).push_to_hub("lab/codec")
-    encoders = {"codec_name": "lab/codec", "clap_name": str(parts / "clap")}
-    processor = choose_training_processor("lab/bart", revision=first.oid, **encoders)
+    encoders = {"codec_name_or_path": "lab/codec", "clap_name_or_path": str(parts / "clap")}
+    processor = choose("lab/bart", model_revision=first.oid, **encoders)
     assert len(processor.tokenizer) == NUM_TOKENS
-    assert len(choose_training_processor("lab/bart", **encoders).tokenizer) == NUM_TOKENS + 1
-    assert describe_encoders(processor)["codec"]["revision"] == codec.oid
+    assert len(choose("lab/bart", **encoders).tokenizer) == NUM_TOKENS + 1
+    assert describe_encoders(processor)["frames"]["revision"] == codec.oid
     assert describe_encoders(processor)["clap"]["revision"] is None
 
 
@@ -198,7 +210,7 @@ def table(tmp_path) -> DataSource:
 
 
 def open_table(source, folder, processor, **kwargs) -> PreparedClips:
-    return open_features(source, str(folder), processor, settings=SETTINGS, batch_size=3, **kwargs)
+    return open_source(source).open_features(str(folder), processor, replace(SETTINGS, batch_size=3, **kwargs))
 
 
 def test_a_trial_on_the_first_clips_is_judged_by_the_whole_data_set(table, tmp_path, tiny_processor):

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from conftest import CAPTIONS
-from enclap_hf.data.captioning_data import CaptionDataError, DataSource
+from enclap_hf.data.caption_clips import CaptionDataError
+from enclap_hf.data.captioning_data import open_source
 from enclap_hf.data.feature_shards import FeatureSettings
 from enclap_hf.training.clips import ShownAudio, StreamedClips
 from training_runs import load_script, make_recipe, read_losses, train, write_repository_and_clips
@@ -212,6 +213,6 @@ def test_a_stream_is_read_whole_whatever_the_workers(work, tmp_path, monkeypatch
 
 def test_a_stream_refuses_workers(work, tiny_processor):
     shown = ShownAudio(codec_vocab_size=32)
-    clips = StreamedClips([DataSource(str(work / "saved"))], tiny_processor, FeatureSettings(4), shown, 12, seed=0)
+    clips = StreamedClips([open_source(str(work / "saved"))], tiny_processor, FeatureSettings(4), shown, 12, seed=0)
     with pytest.raises(CaptionDataError, match="expected 0: set it to 0"):
         next(iter(torch.utils.data.DataLoader(clips, batch_size=None, num_workers=1)))

@@ -126,8 +126,8 @@ def test_ablations_are_a_line_in_a_recipe(work, tmp_path, monkeypatch, switch):
     config = AutoConfig.from_pretrained(str(tmp_path))
     assert config.num_codebooks == switch.get("num_codebooks", 4)
     assert config.mcm_loss_weight == switch.get("mcm_loss_weight", 0.7)
-    if "use_clap" in switch or "use_codes" in switch:
-        assert "not meant for use" in (tmp_path / "README.md").read_text()
+    assert config.clap_dim == (0 if "use_clap" in switch else 24)
+    assert ("not meant for use" in (tmp_path / "README.md").read_text()) == ("use_codes" in switch)
     processor = EnClapProcessor.from_pretrained(str(tmp_path))
     assert processor(audio=make_clip(0.3), sampling_rate=24_000)["audio_codes"].shape[2] == config.num_codebooks
 

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from enclap_hf.commands.caption_output import open_writer
+from enclap_hf.commands.caption_output import WholeRecordsFile, start_writing
 from enclap_hf.commands.score import main
+from enclap_hf.data.caption_matching import match_names
 from enclap_hf.metrics import AudioCaptioningMetrics
-from enclap_hf.metrics.caption_matching import match_names
 
 CLIPS = {
     "rain.wav": ("rain falls on a roof", "heavy rain on a roof"),
@@ -25,9 +25,11 @@ def in_the_folder_of_the_files(tmp_path, monkeypatch):
 
 def write_captions(path, captions, folder=""):
     """A file as `enclap caption --output` writes it; a caption of None is a recording that failed."""
-    with open_writer(str(path)) as write_row:
-        for name, caption in captions.items():
-            write_row(folder + name, {"text": caption} if caption is not None else {"text": None, "error": "no audio"})
+    file = WholeRecordsFile(str(path))
+    write_rows = start_writing(file, str(path), escapes=False)
+    for name, caption in captions.items():
+        write_rows(folder + name, {"text": caption} if caption is not None else {"text": None, "error": "no audio"})
+    file.close()
     return str(path)
 
 

@@ -2,6 +2,7 @@
 
 * One file may name a clip with more folders than the other: `scenes/audio/rain.wav` and `rain.wav` are one clip where
   nothing else in either file could be meant. `train/1.wav` and `test/1.wav` are two.
+* Where nothing else is meant, the ending of a recording and the other names of a video's stretch tell it, too.
 * A clip has no caption where its recording failed (an `error`, or a JSON null) or where no line of the file names it.
   An empty caption without an error is one that the model gave, and counts.
 """
@@ -13,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .caption_files import CAPTION_COLUMNS, FILE_COLUMNS, CaptionRow, read_caption_file
+from .caption_files import CANDIDATE_COLUMNS, CaptionRow, read_caption_file
+from .caption_tables import PATH_COLUMNS
+from .recording_names import is_tail, normalise_name, strip_audio_extension
 
 NO_PREDICTION, NO_CAPTION = "no prediction", "no caption"
 MISSING_RULES = ("skip", "empty", "error")
@@ -21,8 +24,8 @@ MAX_EXAMPLES = 3
 
 
 @dataclass
-class Clip:
-    """One clip: its references, each system's caption (None where it has none), and why one is lacking.
+class ScoredClip:
+    """One clip to score: its references, each system's caption (None where it has none), and why one is lacking.
 
     `has_line` is False for a clip that only the references name; `reference_name` is how they name it.
     """
@@ -35,26 +38,29 @@ class Clip:
     reference_name: str | None = None
 
 
-def read_predictions(path: Path | str) -> list[CaptionRow]:
+def read_predictions(path: Path | str, encoding: str = "utf-8") -> list[CaptionRow]:
     """Read a system's captions, one row a clip.
 
     Args:
         path: see [`read_caption_file`]. A file that was taken up again after a failure may have several rows for a
             recording, of which one at most has a caption: that one is kept.
+        encoding: of the file.
     Returns:
         the rows, in the file's order; those without a caption have None.
     Raises:
         ValueError: as [`read_caption_file`], no captions at all, or two for one clip.
         OSError: no such file.
     """
-    rows = read_caption_file(path)
+    rows = read_caption_file(path, encoding)
     if all(row.caption is None for row in rows):
         failed = [row for row in rows if row.error]
         if failed:
             raise ValueError(
                 f"No clip of {path} has a caption; expected one at least. The first failed with: {failed[0].error}"
             )
-        raise ValueError(f"No line of {path} has a caption; expected one in a column of {', '.join(CAPTION_COLUMNS)}.")
+        raise ValueError(
+            f"No line of {path} has a caption; expected one in a column of {', '.join(CANDIDATE_COLUMNS)}."
+        )
     kept: dict[str | int, CaptionRow] = {}
     for number, row in enumerate(rows):
         key = number if row.file_name is None else normalise_name(row.file_name)
@@ -67,7 +73,7 @@ def read_predictions(path: Path | str) -> list[CaptionRow]:
     return list(kept.values())
 
 
-def pair_references(predictions: list[CaptionRow], references: list[CaptionRow]) -> list[Clip]:
+def pair_references(predictions: list[CaptionRow], references: list[CaptionRow]) -> list[ScoredClip]:
     """Find the references of every prediction.
 
     Args:
@@ -79,13 +85,19 @@ def pair_references(predictions: list[CaptionRow], references: list[CaptionRow])
         ValueError: a caption without references, names that could mean several clips, or rows without names that
             cannot be matched by order.
     """
-    grouped: dict[str | int, Clip] = {}
+    grouped: dict[str | int, ScoredClip] = {}
     for number, row in enumerate(references):
         key = number if row.file_name is None else normalise_name(row.file_name)
-        grouped.setdefault(key, Clip(row.file_name, [], [])).references.extend(_references_of(row))
+        grouped.setdefault(key, ScoredClip(row.file_name, [], [])).references.extend(_references_of(row))
     groups = list(grouped.values())
+    other_names = {id(group): set() for group in groups}
+    for number, row in enumerate(references):
+        key = number if row.file_name is None else normalise_name(row.file_name)
+        other_names[id(grouped[key])].update(row.other_names)
     names = [row.file_name for row in predictions]
     matches = match_names(names, [group.file_name for group in groups], ("predictions", "references"))
+    if None not in names:
+        _match_other_names(names, [(group.file_name, *other_names[id(group)]) for group in groups], matches)
     clips = []
     for row, match in zip(predictions, matches, strict=True):
         found = [] if match is None else groups[match].references
@@ -96,13 +108,13 @@ def pair_references(predictions: list[CaptionRow], references: list[CaptionRow])
             )
         reference_name = None if match is None else groups[match].file_name
         reason = row.error or NO_CAPTION
-        clips.append(Clip(row.file_name, found, [row.caption], reason, reference_name=reference_name))
+        clips.append(ScoredClip(row.file_name, found, [row.caption], reason, reference_name=reference_name))
     used = set(matches)
     unused = [group for number, group in enumerate(groups) if number not in used and group.references]
-    return clips + [Clip(group.file_name, group.references, [None], has_line=False) for group in unused]
+    return clips + [ScoredClip(group.file_name, group.references, [None], has_line=False) for group in unused]
 
 
-def take_own_references(predictions: list[CaptionRow], path: Path | str) -> list[Clip]:
+def take_own_references(predictions: list[CaptionRow], path: Path | str) -> list[ScoredClip]:
     """Make clips of predictions whose file has the references, too.
 
     Args:
@@ -118,10 +130,10 @@ def take_own_references(predictions: list[CaptionRow], path: Path | str) -> list
             f"Got no references for a clip of {path}; expected caption_1, caption_2, ... there, or a file as "
             "--references."
         )
-    return [Clip(row.file_name, row.references, [row.caption], row.error or NO_CAPTION) for row in predictions]
+    return [ScoredClip(row.file_name, row.references, [row.caption], row.error or NO_CAPTION) for row in predictions]
 
 
-def add_system(clips: list[Clip], others: list[CaptionRow], path: Path | str) -> None:
+def add_system(clips: list[ScoredClip], others: list[CaptionRow], path: Path | str) -> None:
     """Add another system's captions to the clips.
 
     Args:
@@ -152,7 +164,7 @@ def add_system(clips: list[Clip], others: list[CaptionRow], path: Path | str) ->
             clip.reason = f"in {path}: {(row.error or NO_CAPTION) if row else NO_PREDICTION}"
 
 
-def settle_missing(clips: list[Clip], rule: str) -> tuple[list[Clip], list[Clip], list[Clip]]:
+def settle_missing(clips: list[ScoredClip], rule: str) -> tuple[list[ScoredClip], list[ScoredClip], list[ScoredClip]]:
     """Decide about clips for which a system has no caption.
 
     Args:
@@ -180,7 +192,7 @@ def settle_missing(clips: list[Clip], rule: str) -> tuple[list[Clip], list[Clip]
     return [clip for clip in clips if id(clip) not in ids_left_out], left_out, emptied
 
 
-def describe_lacking(lacking: list[Clip], num_clips: int) -> str:
+def describe_lacking(lacking: list[ScoredClip], num_clips: int) -> str:
     """Say how many clips have no caption, and why the first few have none.
 
     Args:
@@ -218,7 +230,7 @@ def match_names(names: Sequence[str | None], others: Sequence[str | None], title
         if len(names) != len(others):
             raise ValueError(
                 f"Got {len(names)} {titles[0]} and {len(others)} {titles[1]} without names; expected the same number "
-                f"in the same order, or a column {' or '.join(FILE_COLUMNS)} in both."
+                f"in the same order, or a column {' or '.join(PATH_COLUMNS[:2])} in both."
             )
         return list(range(len(names)))
     own, other = _NameIndex(names), _NameIndex(others)
@@ -242,15 +254,24 @@ def _refuse_choice(name: str, found: list[str], title: str) -> None:
         )
 
 
-def normalise_name(name: str) -> str:
-    """Write a file name in one way: with forward slashes, and without `.` and `..` where they say nothing.
-
-    Args:
-        name: as a file of captions has it.
-    Returns:
-        the name by which clips are told apart.
-    """
-    return posixpath.normpath(name.replace("\\", "/"))
+def _match_other_names(names: Sequence[str], others: Sequence[tuple[str, ...]], matches: list[int | None]) -> None:
+    """Fill the gaps of `matches`: find clips by all their names in the references, whatever their endings."""
+    owners: dict[str, dict[int, str]] = {}
+    for index, own in enumerate(others):
+        for name in map(normalise_name, own):
+            owners.setdefault(posixpath.basename(strip_audio_extension(name)), {})[index] = name
+    taken = {match: names[number] for number, match in enumerate(matches) if match is not None}
+    for number, name in enumerate(names):
+        stem = strip_audio_extension(normalise_name(name))
+        found = {
+            index: other
+            for index, other in (owners.get(posixpath.basename(stem), {}) if matches[number] is None else {}).items()
+            if is_tail(stem, strip_audio_extension(other))
+        }
+        _refuse_choice(name, [others[index][0] for index in found], "references")
+        for index in found:
+            _refuse_choice(others[index][0], [taken[index], name] if index in taken else [name], "predictions")
+            matches[number], taken[index] = index, name
 
 
 class _NameIndex:
