@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from huggingface_hub import CommitInfo
 
-from ..model.encoder_sources import check_source
-from ..model.frozen_encoders import PLACES_FILE
+from ..model.encoder_sources import PLACES_FILE, check_source
 from ..model.model_files import MODEL_FILES, WEIGHTS, read_index, read_json_object
 from ..model.repository import add_remote_code, list_code_files, read_json, update_json, upload_folder
 

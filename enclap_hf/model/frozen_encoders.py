@@ -12,13 +12,11 @@ from collections.abc import Callable
 import torch
 
 from .clap_encoder import ClapEncoder
-from .encoder_sources import ACCESS_ARGUMENTS, EncoderFolder, check_source, find_folder
+from .encoder_sources import ACCESS_ARGUMENTS, PLACES_FILE, EncoderFolder, check_source, find_folder
 from .frame_encoder import LOADING, FrameEncoder
 
 logger = logging.getLogger(__name__)
 
-# Beside a checkpoint, which does not hold its encoders: their folders on this machine. Never uploaded, by its name.
-PLACES_FILE = "_encoders.json"
 # Parts of a repository that hold encoders, by their folders.
 PARTS = ("codec", "clap")
 

@@ -15,7 +15,7 @@ from transformers import BatchFeature, ClapAudioModelWithProjection, PreTrainedM
 
 from .clap_encoder import ClapEncoder
 from .configuration_enclap import EnClapConfig
-from .encoder_sources import ACCESS_ARGUMENTS
+from .encoder_sources import ACCESS_ARGUMENTS, PLACES_FILE
 from .feature_extraction_enclap import EnClapFeatureExtractor
 from .fit_checks import (
     check_captioner,
@@ -26,7 +26,7 @@ from .fit_checks import (
 )
 from .frame_encoder import FrameEncoder, freeze, pad_frames
 from .frame_encoder_families import find_family, find_family_name
-from .frozen_encoders import PLACES_FILE, FrozenEncoders
+from .frozen_encoders import FrozenEncoders
 from .losses_enclap import IGNORED_TARGET
 from .processor_arguments import clean_up_text, sort_arguments
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
