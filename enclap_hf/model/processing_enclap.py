@@ -419,8 +419,8 @@ class EnClapProcessor(ProcessorMixin):
         written = [] if refers else [p for p in parts if include_encoders or not self.encoders.is_elsewhere(p)]
         places = {}
         for part in parts:
-            if part in written and self.encoders.has_folder(part):
-                self.encoders.find_folder(part)  # fails before anything is written
+            if part in written:
+                self.encoders.check_savable(part)  # fails before anything is written
             source = {"subfolder": part} if part in written else self._refer_to(part, places)
             setattr(self, f"{part}_source", source)
         try:
@@ -429,7 +429,9 @@ class EnClapProcessor(ProcessorMixin):
             for part, source in own.items():
                 setattr(self, f"{part}_source", source)
         if places:
-            with open(os.path.join(save_directory, PLACES_FILE), "w", encoding="utf-8") as file:
+            path = os.path.join(save_directory, PLACES_FILE)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w", encoding="utf-8") as file:
                 json.dump(places, file, indent=2)
         for part in written:
             self.encoders.save_part(part, os.path.join(save_directory, part))
@@ -442,13 +444,16 @@ class EnClapProcessor(ProcessorMixin):
         if self.encoders.is_elsewhere(part):
             return self.encoders.resolve_source(part)
         try:
+            place = {}
             if self.encoders.has_folder(part):
                 source = self.encoders.resolve_source(part)
                 if not os.path.isabs(source["repo_id"]):
                     return source
-                places[part] = str(self.encoders.find_folder(part))
-            return {"fingerprint": self.encoders.fingerprint(part)}
-        except OSError as error:  # a checkpoint never ends a run
+                place[part] = os.path.normpath(os.path.join(source["repo_id"], source.get("subfolder", "")))
+            reference = {"fingerprint": self.encoders.fingerprint(part)}
+            places.update(place)
+            return reference
+        except Exception as error:  # whatever befell them: a checkpoint never ends a run
             logger.warning("The %s of this processor is no longer to be found: %s", part, error)
             return {"subfolder": part}
 
