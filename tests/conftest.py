@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; threads that wait for each other would hold them up
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import huggingface_hub
 import numpy as np

@@ -48,6 +48,11 @@ class ClapEncoder:
                 self._model = model.to(self.device)
         return self._model
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._model is not None
+
     def __getstate__(self) -> dict:
         return self.__dict__ if self._source is None else {**self.__dict__, "_model": None}  # it is read again
 

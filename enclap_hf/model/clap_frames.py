@@ -54,6 +54,10 @@ class ClapFrames(FrameEncoder):
         return super().to(device)
 
     @property
+    def is_loaded(self) -> bool:
+        return self.clap.is_loaded
+
+    @property
     def fingerprint(self) -> str:
         return self.clap.fingerprint
 

@@ -45,6 +45,7 @@ class FrameEncoder:
         kept_codebooks: how many of these, the first ones, are encoded.
         frame_dim: of features: F.
         device: where it encodes.
+        is_loaded: whether its weights are in memory.
     """
 
     frame_encoder_type = ""
@@ -59,6 +60,7 @@ class FrameEncoder:
     codebook_size: int | None = None
     frame_dim: int | None = None
     device = torch.device("cpu")
+    is_loaded = True
     _codebook_limit: int | None = None
 
     @classmethod
@@ -184,6 +186,10 @@ class CodecFrames(FrameEncoder):
             if self._model is None:
                 self._model = self.read_model(self._source).to(self.device)
         return self._model
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._model is not None
 
     def read_model(self, folder: str) -> PreTrainedModel:
         """Load the codec of a folder."""

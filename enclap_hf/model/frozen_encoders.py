@@ -15,8 +15,14 @@ from .clap_encoder import ClapEncoder
 from .encoder_sources import ACCESS_ARGUMENTS, PLACES_FILE, EncoderFolder, check_source, find_folder
 from .frame_encoder import LOADING, FrameEncoder
 
+<<<<<<< HEAD
 logger = logging.getLogger(__name__)
 
+=======
+# In a checkpoint, which does not hold its encoders: their folders on this machine. huggingface_hub never uploads what
+# is in this folder, also where a Trainer pushes its checkpoints.
+PLACES_FILE = os.path.join(".cache", "huggingface", "encoder_places.json")
+>>>>>>> stock
 # Parts of a repository that hold encoders, by their folders.
 PARTS = ("codec", "clap")
 
@@ -47,6 +53,7 @@ class FrozenEncoders:
         self.frame_encoder_type, self.reads_clap = frame_encoder_type, reads_clap
         self._frame, self._clap = frame_encoder, clap_encoder
         self._given = (frame_encoder, clap_encoder)
+        self._is_bound = frame_encoder is not None  # by who made it
         self._fingerprints: dict[str, str] = {}
         self.device = torch.device("cpu")
 
@@ -54,25 +61,36 @@ class FrozenEncoders:
         return self  # frozen: a copied processor shares them
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_frame": self._given[0], "_clap": self._given[1], "_fingerprints": {}}
+        frame_encoder, clap_encoder = self._given
+        read_again = {"_frame": frame_encoder, "_clap": clap_encoder, "_is_bound": frame_encoder is not None}
+        return {**self.__dict__, **read_again, "_fingerprints": {}}
 
-    def load_frame_encoder(self, processor) -> FrameEncoder:
-        """The frame encoder; its weights follow on first use."""
+    def load_frame_encoder(self, processor=None) -> FrameEncoder:
+        """The frame encoder; its weights follow on first use. To encode, it has to know the processor."""
         with LOADING:
             if self._frame is None:
                 family = self._find_family()
                 folder = self.find_folder(getattr(family, "part", "codec"))
                 loaded = family.load(folder if issubclass(family, FrameEncoder) else folder.complete_all())
-                if hasattr(loaded, "bind"):
-                    loaded.bind(processor)
+                self._check_fingerprint(getattr(family, "part", "codec"), loaded)
                 self._frame = move(loaded, self.device)
+            if processor is not None and not self._is_bound:
+                if hasattr(self._frame, "bind"):
+                    self._frame.bind(processor)
+                self._is_bound = True
             return self._frame
+
+    def _load_part(self, part: str):
+        """The encoder whose files are in a sub-folder of a repository."""
+        return self.load_frame_encoder() if part == self.part_of_frames else self.load_clap_encoder()
 
     def load_clap_encoder(self) -> ClapEncoder | None:
         """The CLAP tower; its weights follow on first use. None where the captioner reads no CLAP vector."""
         with LOADING:
             if self._clap is None and self.reads_clap:
-                self._clap = ClapEncoder(self.find_folder("clap")).to(self.device)
+                loaded = ClapEncoder(self.find_folder("clap"))
+                self._check_fingerprint("clap", loaded)
+                self._clap = loaded.to(self.device)
             return self._clap
 
     def _find_family(self) -> type:
@@ -158,6 +176,7 @@ class FrozenEncoders:
         """Parts that the encoders are in."""
         return [part for part in PARTS if part == self.part_of_frames or (part == "clap" and self.reads_clap)]
 
+<<<<<<< HEAD
     def refer_to(self, part: str, places: dict) -> dict:
         """A reference to an encoder that says nothing of this machine; its place here is added to `places`."""
         if self.is_elsewhere(part):
@@ -172,24 +191,49 @@ class FrozenEncoders:
         except OSError as error:  # a checkpoint never ends a run
             logger.warning("The %s of this processor is no longer to be found: %s", part, error)
             return {"subfolder": part}
+=======
+    def check_savable(self, part: str) -> None:
+        """Raise OSError where an encoder's weights are neither in memory nor in their folder."""
+        if not self._is_in_memory(part):
+            self.find_folder(part)
+
+    def _is_in_memory(self, part: str) -> bool:
+        encoder = self._frame if part == self.part_of_frames else self._clap
+        return encoder is not None and getattr(encoder, "is_loaded", True)
+>>>>>>> stock
 
     def save_part(self, part: str, folder: str) -> None:
         """Write an encoder, unless the folder is where it is read from."""
-        given = self._frame if part == self.part_of_frames else self._clap
-        if given is None or given not in self._given:
-            source = self.find_folder(part)
-            if os.path.realpath(source) == os.path.realpath(folder):
-                return
-        encoder = self._frame if part == self.part_of_frames else self.load_clap_encoder()
-        encoder.save(folder)
+        self.check_savable(part)
+        if os.path.isdir(folder) and self.has_folder(part):
+            try:
+                if os.path.samefile(self.find_folder(part), folder):
+                    return
+            except OSError:  # its folder is gone
+                pass
+        self._load_part(part).save(folder)
 
     def fingerprint(self, part: str) -> str:
         """SHA-256 of what an encoder's output depends on; computed once."""
         if part not in self._fingerprints:
-            encoder = self._frame if part == self.part_of_frames else self.load_clap_encoder()
-            value = encoder.fingerprint
-            self._fingerprints[part] = value() if callable(value) else value
+            self._fingerprints[part] = compute_fingerprint(self._load_part(part))
         return self._fingerprints[part]
+
+    def _check_fingerprint(self, part: str, encoder) -> None:
+        """Refuse an encoder that is no longer the one that a checkpoint was trained on."""
+        expected = self.sources[part].get("fingerprint")
+        if expected is not None and compute_fingerprint(encoder) != expected:
+            raise ValueError(
+                f"{self.location['repo_id']} was trained on another {part} than the one that is in "
+                f"{self.find_folder(part)}: its fingerprint differs. Put that one back, or load the processor that the "
+                "training was given."
+            )
+
+
+def compute_fingerprint(encoder) -> str:
+    """An encoder's fingerprint, which is a property or a method."""
+    value = encoder.fingerprint
+    return value() if callable(value) else value
 
 
 def move(encoder, device: torch.device):

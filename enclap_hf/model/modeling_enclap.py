@@ -28,7 +28,7 @@ from transformers.models.bart.modeling_bart import (
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .encoder_enclap import EnClapEncoder, build_slot_mask
 from .generation_enclap import SharedAudioGenerationMixin, SharedCrossAttention, broadcast_slot_mask
-from .losses_enclap import IGNORED_TARGET, masked_codec_loss, smoothed_caption_loss
+from .losses_enclap import IGNORED_TARGET, counts_hidden_codes, masked_codec_loss, smoothed_caption_loss
 from .model_checks import load_checked
 from .onednn_linear import use_onednn
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
@@ -241,6 +241,8 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        elif decoder_input_ids is None and decoder_inputs_embeds is None:
+            check_labels_were_kept(num_items_in_batch)
         if mcm_targets is not None and not self.wants_mcm(use_mcm, audio_codes, mcm_targets, labels is not None):
             mcm_targets = None
         elif mcm_targets is not None and audio_codes is not None and audio_codes.shape == mcm_targets.shape:
@@ -374,6 +376,16 @@ def check_targets(
     if mcm_targets is not None and tuple(mcm_targets.shape) != expected:
         raise ValueError(
             f"Got `mcm_targets` of shape {tuple(mcm_targets.shape)}; expected (B, T, K) = {expected} here."
+        )
+
+
+def check_labels_were_kept(num_items_in_batch: torch.Tensor | int | None) -> None:
+    """Refuse a batch whose label tokens a Trainer has counted, and whose labels it has taken away."""
+    if num_items_in_batch is not None and not counts_hidden_codes(num_items_in_batch):
+        raise ValueError(
+            "Got `num_items_in_batch` without `labels`, which a Trainer with `label_smoothing_factor` or "
+            "`compute_loss_func` keeps for itself. Leave both out: the model computes its losses, smoothed by "
+            "`label_smoothing` of its configuration."
         )
 
 

@@ -1,5 +1,7 @@
 """Batches for training: padding, cropping to the window, and the codes that masked codec modelling hides."""
 
+import functools
+import logging
 import os
 from dataclasses import dataclass, replace
 
@@ -11,6 +13,11 @@ from ..model.configuration_enclap import EnClapConfig
 from ..model.frame_encoder import pad_frames
 from ..model.losses_enclap import IGNORED_TARGET
 from ..model.processing_enclap import EnClapProcessor
+
+logger = logging.getLogger(__name__)
+
+# What a clip may carry.
+CLIP_PARTS = ("audio_codes", "audio_features", "audio", "clap_embedding", "labels", "caption")
 
 
 @dataclass
@@ -28,7 +35,10 @@ class DataCollatorForEnClap:
             that measures masked codec modelling beside the captions.
         tokenizer: needed only for clips that come with a `caption` instead of `labels`; None takes the processor's.
         generator: the randomness of clips without a key of their own; None takes torch's global one, which Trainer
-            seeds and restores. Either way every dataloader worker and every process draws differently.
+            seeds, and restores at the end of an epoch: there a run that is taken up again goes on as an unbroken one.
+            Within an epoch a stock Trainer has drawn a batch ahead, and other codes are hidden than an unbroken run
+            would hide; `EnClapTrainer` gives every clip a key, and the same ones are. Either way every dataloader
+            worker and every process draws differently.
 
     Raises:
         ValueError: `mcm_probability` is outside 0 to 1, or `mcm_span` or `max_codec_frames` is below 1.
@@ -93,13 +103,16 @@ class DataCollatorForEnClap:
             them `clap_embedding` (B, C) and `labels` (B, S); with masked codec modelling also `mcm_targets` (B, T, K),
             the codes that the model is to hide, -100 everywhere else.
         Raises:
-            ValueError: a clip has no frame, or frames that are not (T, K) or (T, F); or recordings without a processor.
+            ValueError: clips of unlike keys or without any frames, a clip without a frame, or frames that are not
+                (T, K) or (T, F); or recordings without a processor.
         """
+        check_clips(features)
         features = self._encode_recordings([dict(clip) for clip in features])
-        rngs = self._new_rngs(features)
         name = "audio_features" if features[0].get("audio_features") is not None else "audio_codes"
         read = as_codes if name == "audio_codes" else as_features
-        frames = [self._crop(read(clip[name]), rng) for clip, rng in zip(features, rngs, strict=True)]
+        frames = [read(clip[name]) for clip in features]
+        rngs = self._new_rngs(features, max(map(len, frames)))
+        frames = [self._crop(clip, rng) for clip, rng in zip(frames, rngs, strict=True)]
         batch = pad_frames(frames, self.codec_vocab_size if name == "audio_codes" else None)
         if name == "audio_codes" and self.mcm_probability > 0 and None not in rngs:
             targets = [self._draw_targets(codes, rng) for codes, rng in zip(frames, rngs, strict=True)]
@@ -111,6 +124,8 @@ class DataCollatorForEnClap:
         labels = self._labels(features)
         if labels is not None:
             batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORED_TARGET)
+        elif self.training:
+            warn_of_no_captions()
         return batch
 
     def _encode_recordings(self, features: list[dict]) -> list[dict]:
@@ -146,10 +161,14 @@ class DataCollatorForEnClap:
             raise ValueError("The clips carry `caption` text; give the collator a `tokenizer`, or pass `labels`.")
         return [torch.tensor(ids) for ids in self.tokenizer([clip["caption"] for clip in features])["input_ids"]]
 
-    def _new_rngs(self, features: list[dict]) -> list[np.random.Generator | None]:
-        """A generator for each clip: its own by its key, else in training the batch's, else None."""
+    def _new_rngs(self, features: list[dict], num_frames: int) -> list[np.random.Generator | None]:
+        """A generator for each clip: its own by its key, else in training the batch's, else None.
+
+        Where nothing is to be drawn for `num_frames`, torch's own randomness stays as it is.
+        """
         keys = [clip.get("rng_key") for clip in features]
-        shared = self._new_rng() if self.training and None in keys else None
+        draws = self.training and (self.mcm_probability > 0 or num_frames > self.max_codec_frames)
+        shared = self._new_rng() if draws and None in keys else None
         return [shared if key is None else np.random.default_rng(tuple(key)) for key in keys]
 
     def _new_rng(self) -> np.random.Generator:
@@ -158,6 +177,32 @@ class DataCollatorForEnClap:
         draw = torch.randint(2**62, (), generator=self.generator).item()
         worker_seed = worker.seed % 2**63 if worker is not None else 0  # differs by worker and by epoch
         return np.random.default_rng([draw, worker_seed, int(os.environ.get("RANK", 0))])
+
+
+@functools.cache
+def warn_of_no_captions() -> None:
+    """Say once that the captioner learns no captions, which no loss shows."""
+    logger.warning(
+        "The clips carry neither `labels` nor `caption`: no captions are trained. Where they had a `caption`, set "
+        "`remove_unused_columns=False`: a Trainer drops columns that the model does not take."
+    )
+
+
+def check_clips(clips: list[dict]) -> None:
+    """Refuse clips without frames, and those of which some carry what others lack."""
+    kept = [{name for name in CLIP_PARTS if clip.get(name) is not None} for clip in clips]
+    for i, names in enumerate(kept):
+        if names != kept[0]:
+            raise ValueError(
+                f"Got a batch whose first clip has {', '.join(sorted(kept[0])) or 'nothing'} and whose clip {i} has "
+                f"{', '.join(sorted(names)) or 'nothing'}; expected the same of every clip."
+            )
+    if not clips or not kept[0] & {"audio_codes", "audio_features", "audio"}:
+        given = ", ".join(map(str, clips[0])) if clips and clips[0] else "nothing"
+        raise ValueError(
+            f"Got clips with {given}; expected `audio_codes`, `audio_features` or `audio`. A Trainer drops columns "
+            "that the model does not take, such as `audio` and `caption`, unless it has `remove_unused_columns=False`."
+        )
 
 
 def as_codes(codes) -> torch.Tensor:

@@ -18,6 +18,7 @@ from enclap_hf import DataCollatorForEnClap, EnClapForConditionalGeneration, EnC
 from enclap_hf.cli import main
 from enclap_hf.commands.terminal_text import escape_controls
 from enclap_hf.hub.export import find_missing_parts, push_repository
+from enclap_hf.model.frozen_encoders import PLACES_FILE
 from enclap_hf.model.repository import list_code_files, save_repository
 from enclap_hf.training.trainer import EnClapTrainer
 
@@ -259,7 +260,7 @@ def test_a_training_that_pushes_each_checkpoint_pushes_complete_repositories(hub
     checkpoint = tmp_path / "run/checkpoint-1"  # it stays small, and says nothing of this machine
     assert "fingerprint" in (checkpoint / "processor_config.json").read_text()
     assert folder not in (checkpoint / "processor_config.json").read_text()
-    assert folder in (checkpoint / "_encoders.json").read_text()
+    assert folder in (checkpoint / PLACES_FILE).read_text()
     assert not (tmp_path / "run/checkpoint-1/codec").exists()
 
 

@@ -15,7 +15,12 @@ import torch
 from conftest import build_clap, build_codec, build_feature_extractor, build_processor, build_tokenizer, make_clip
 from enclap_hf import AudioLoadError, EnClapFeatureExtractor, EnClapProcessor
 from enclap_hf.hub.export import find_missing_parts
+<<<<<<< HEAD
 from enclap_hf.model.processor_arguments import clean_up_text
+=======
+from enclap_hf.model.frozen_encoders import PLACES_FILE
+from enclap_hf.model.processing_enclap import clean_up_text
+>>>>>>> stock
 
 RATE = 24_000
 
@@ -223,7 +228,7 @@ def test_references_are_small_and_stay_valid_through_generations(repository, tmp
         assert not any(os.path.isdir(os.path.join(folder, name)) for name in os.listdir(folder))
         fields = json.loads(Path(folder, "processor_config.json").read_text())
         assert list(fields["codec_source"]) == ["fingerprint"] and repository not in json.dumps(fields)
-        assert json.loads(Path(folder, "_encoders.json").read_text())["codec"] == f"{repository}/codec"
+        assert json.loads(Path(folder, PLACES_FILE).read_text())["codec"] == f"{repository}/codec"
     expected = build_processor()(audio=make_clip(0.5), sampling_rate=RATE)
     assert_same_inputs(EnClapProcessor.from_pretrained(second)(audio=make_clip(0.5), sampling_rate=RATE), expected)
 
