@@ -17,8 +17,9 @@ from .model_files import read_index
 
 # What an entry may say.
 FIELDS = ("repo_id", "revision", "subfolder", "fingerprint")
-# Beside a checkpoint, which does not hold its encoders: their folders on this machine. Never uploaded, by its name.
-PLACES_FILE = "_encoders.json"
+# In a checkpoint, which does not hold its encoders: their folders on this machine. huggingface_hub never uploads what
+# is in this folder, also where a Trainer pushes its checkpoints.
+PLACES_FILE = os.path.join(".cache", "huggingface", "encoder_places.json")
 # Arguments of `from_pretrained` that say how to reach a repository, and so apply to the encoders' files too.
 ACCESS_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token")
 

@@ -15,14 +15,8 @@ from .clap_encoder import ClapEncoder
 from .encoder_sources import ACCESS_ARGUMENTS, PLACES_FILE, EncoderFolder, check_source, find_folder
 from .frame_encoder import LOADING, FrameEncoder
 
-<<<<<<< HEAD
 logger = logging.getLogger(__name__)
 
-=======
-# In a checkpoint, which does not hold its encoders: their folders on this machine. huggingface_hub never uploads what
-# is in this folder, also where a Trainer pushes its checkpoints.
-PLACES_FILE = os.path.join(".cache", "huggingface", "encoder_places.json")
->>>>>>> stock
 # Parts of a repository that hold encoders, by their folders.
 PARTS = ("codec", "clap")
 
@@ -176,22 +170,24 @@ class FrozenEncoders:
         """Parts that the encoders are in."""
         return [part for part in PARTS if part == self.part_of_frames or (part == "clap" and self.reads_clap)]
 
-<<<<<<< HEAD
     def refer_to(self, part: str, places: dict) -> dict:
         """A reference to an encoder that says nothing of this machine; its place here is added to `places`."""
         if self.is_elsewhere(part):
             return self.resolve_source(part)
         try:
+            place = {}
             if self.has_folder(part):
                 source = self.resolve_source(part)
                 if not os.path.isabs(source["repo_id"]):
                     return source
-                places[part] = str(self.find_folder(part))
-            return {"fingerprint": self.fingerprint(part)}
-        except OSError as error:  # a checkpoint never ends a run
+                place[part] = os.path.normpath(os.path.join(source["repo_id"], source.get("subfolder", "")))
+            reference = {"fingerprint": self.fingerprint(part)}
+            places.update(place)
+            return reference
+        except Exception as error:  # whatever befell them: a checkpoint never ends a run
             logger.warning("The %s of this processor is no longer to be found: %s", part, error)
             return {"subfolder": part}
-=======
+
     def check_savable(self, part: str) -> None:
         """Raise OSError where an encoder's weights are neither in memory nor in their folder."""
         if not self._is_in_memory(part):
@@ -200,7 +196,6 @@ class FrozenEncoders:
     def _is_in_memory(self, part: str) -> bool:
         encoder = self._frame if part == self.part_of_frames else self._clap
         return encoder is not None and getattr(encoder, "is_loaded", True)
->>>>>>> stock
 
     def save_part(self, part: str, folder: str) -> None:
         """Write an encoder, unless the folder is where it is read from."""

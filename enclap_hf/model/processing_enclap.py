@@ -395,15 +395,9 @@ class EnClapProcessor(ProcessorMixin):
         written = [] if refers else [p for p in parts if include_encoders or not self.encoders.is_elsewhere(p)]
         places = {}
         for part in parts:
-<<<<<<< HEAD
-            if part in written and self.encoders.has_folder(part):
-                self.encoders.find_folder(part)  # fails before anything is written
-            source = {"subfolder": part} if part in written else self.encoders.refer_to(part, places)
-=======
             if part in written:
                 self.encoders.check_savable(part)  # fails before anything is written
-            source = {"subfolder": part} if part in written else self._refer_to(part, places)
->>>>>>> stock
+            source = {"subfolder": part} if part in written else self.encoders.refer_to(part, places)
             setattr(self, f"{part}_source", source)
         try:
             files = super().save_pretrained(save_directory, **kwargs)
@@ -421,27 +415,6 @@ class EnClapProcessor(ProcessorMixin):
             add_remote_code(str(save_directory), self._location.get("repo_id"))
         return files
 
-<<<<<<< HEAD
-=======
-    def _refer_to(self, part: str, places: dict) -> dict:
-        """A reference to an encoder that says nothing of this machine; its place here is added to `places`."""
-        if self.encoders.is_elsewhere(part):
-            return self.encoders.resolve_source(part)
-        try:
-            place = {}
-            if self.encoders.has_folder(part):
-                source = self.encoders.resolve_source(part)
-                if not os.path.isabs(source["repo_id"]):
-                    return source
-                place[part] = os.path.normpath(os.path.join(source["repo_id"], source.get("subfolder", "")))
-            reference = {"fingerprint": self.encoders.fingerprint(part)}
-            places.update(place)
-            return reference
-        except Exception as error:  # whatever befell them: a checkpoint never ends a run
-            logger.warning("The %s of this processor is no longer to be found: %s", part, error)
-            return {"subfolder": part}
-
->>>>>>> stock
     def push_to_hub(self, repo_id: str, include_encoders: bool | None = None, **kwargs) -> str:
         """Upload the processor with the code to load it, and its encoders as [`save_pretrained`] writes them.
 

@@ -18,7 +18,7 @@ from enclap_hf import DataCollatorForEnClap, EnClapForConditionalGeneration, EnC
 from enclap_hf.cli import main
 from enclap_hf.commands.terminal_text import escape_controls
 from enclap_hf.hub.export import find_missing_parts, push_repository
-from enclap_hf.model.frozen_encoders import PLACES_FILE
+from enclap_hf.model.encoder_sources import PLACES_FILE
 from enclap_hf.model.repository import list_code_files, save_repository
 from enclap_hf.training.trainer import EnClapTrainer
 

@@ -15,7 +15,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, Trai
 
 from conftest import CAPTIONS, SAMPLING_RATE, build_model, build_processor, make_clip
 from enclap_hf import DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
-from enclap_hf.model.frozen_encoders import PLACES_FILE
+from enclap_hf.model.encoder_sources import PLACES_FILE
 from enclap_hf.model.repository import HANDLER_FILE, list_code_files
 from enclap_hf.training.data_collator import warn_of_no_captions
 
