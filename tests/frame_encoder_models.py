@@ -18,8 +18,8 @@ from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.model.clap_frames import ClapFrames
 from enclap_hf.model.encodec_frames import EncodecLatents
 from enclap_hf.model.frame_encoder import FrameEncoder, freeze
+from enclap_hf.model.frame_encoder_families import find_family
 from enclap_hf.model.log_mel_frames import LogMelFrames
-from enclap_hf.model.processing_enclap import find_family
 
 SMALL_ENCODEC = {"num_filters": 4, "hidden_size": 16, "codebook_size": 32, "num_lstm_layers": 1}
 # As facebook/encodec_32khz, which MusicGen reads: looks ahead, 50 frames a second.

@@ -27,7 +27,7 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_push(args: argparse.Namespace) -> int:
-    """Upload; returns 0 when all is on the Hub, 2 with the reason when it is not, 130 when interrupted."""
+    """Upload; returns 0 when all is on the Hub, 2 with the reason when it is not."""
     try:
         commit = push_folder(
             args.folder,
@@ -41,15 +41,16 @@ def run_push(args: argparse.Namespace) -> int:
     except PushError as error:
         print(f"enclap push: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            f"\nenclap push: interrupted before the Hub confirmed a commit; {args.repo_id} is as it was, unless the "
-            "commit had just arrived there. Run it again: what was uploaded already is not sent twice.",
-            file=sys.stderr,
-        )
-        return 130
     print(commit.pr_url or commit.commit_url)
     return 0
+
+
+def describe_interruption(args: argparse.Namespace) -> str:
+    """What Ctrl-C has left."""
+    return (
+        f"the Hub had confirmed no commit, so {args.repo_id} is as it was unless one had just arrived there. Run it "
+        "again: what was uploaded already is not sent twice."
+    )
 
 
 class PushError(Exception):

@@ -4,7 +4,7 @@
 
 A frame encoder alone knows its sampling rate, its frame rate, its codebooks or the width of its features, and how its
 weights are loaded, saved and told apart. Everything else asks it. `FrameEncoder` is the interface with what most
-families share, `CodecFrames` that of the neural codecs of transformers. `processing_enclap.py` lists the families.
+families share, `CodecFrames` that of the neural codecs of transformers. `frame_encoder_families.py` lists them.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 
 from .model_checks import CONFIGURATION, load_checked, load_config
-from .model_files import read_json_object
+from .model_files import MODEL_FILES, read_json_object
 
 # Held while a model is loaded, which changes the default device and number type of the whole process.
 LOADING = threading.RLock()
@@ -36,6 +36,7 @@ class FrameEncoder:
         frame_encoder_type: name of the family, as `processor_config.json` has it.
         kind: "codes", int64 (T, K), or "features", float32 (T, F).
         part: sub-folder of a repository that its files are in.
+        files: patterns of their names; what else lies there is not uploaded.
         num_channels: channels that `prepare` reads: 1, and it gets the mean of a recording's; or None, and it gets all.
         sampling_rate: Hz of the samples that `prepare` gets.
         frame_rate: frames of a second, Hz.
@@ -49,6 +50,7 @@ class FrameEncoder:
     frame_encoder_type = ""
     kind = "codes"
     part = "codec"
+    files: tuple[str, ...] = MODEL_FILES
     num_channels: int | None = 1
     sampling_rate = 24_000
     frame_rate = 75.0

@@ -1,5 +1,6 @@
 """`enclap convert` as a user types it: there and back, wrong usage, wrong files, upload."""
 
+import json
 import os
 import re
 import shutil
@@ -35,7 +36,7 @@ def test_the_command_converts_there_and_back(sources, tmp_path, capsys):
     assert said.out == "" and f"Wrote {output}." in said.err and "Reading CLAP" in said.err
     assert main(["convert", *arguments, "--output", output]) == 2
     assert "pass --overwrite" in capsys.readouterr().err
-    assert main(["convert", "--to-original", output, "--output", str(tmp_path / "back")]) == 0
+    assert main(["convert", "--to-published", output, "--output", str(tmp_path / "back")]) == 0
     assert sorted(os.listdir(tmp_path / "back")) == ["config.json", "pytorch_model.bin"]
 
 
@@ -46,7 +47,7 @@ def test_the_command_converts_there_and_back(sources, tmp_path, capsys):
         ([], "nothing to do"),
         (["--verify", "a.wav"], "is not a folder"),
         (["--to-published", "x", "--verify", "a.wav"], "--to-published takes"),
-        (["--to-original", "x", "--push-to-hub", "owner/name"], "--to-published takes"),
+        (["--to-published", "x", "--push-to-hub", "owner/name"], "--to-published takes"),
         (["--enclap", "x", "--clap", "laion/clap-htsat-fused", "--verify", "a.wav"], "reads LAION-CLAP's .pt file"),
         (["--to-published", "nowhere"], "nowhere cannot be loaded"),
     ],
@@ -184,6 +185,23 @@ def test_verifying_without_the_packages_is_refused_before_any_work(sources, tmp_
     assert os.listdir(tmp_path) == []
 
 
+def test_the_card_that_is_uploaded_loads_by_the_repositorys_name(converted, hub):
+    before = Path(converted, "README.md").read_text()
+    assert 'model="enclap-tiny"' in before
+    assert main(["convert", "--output", converted, "--push-to-hub", "lab/converted"]) == 0
+    files = hub.files("lab/converted")
+    assert b'model="lab/converted"' in files["README.md"] and b"enclap-tiny" not in files["README.md"]
+    assert json.loads(files["model_card.json"])["load_from"] == '"lab/converted"'
+    assert Path(converted, "README.md").read_text() == before
+
+
+def test_a_folder_in_the_published_format_is_not_written_in_it_again(sources, tmp_path, capsys):
+    assert main(["convert", "--to-published", sources["enclap"], "--output", str(tmp_path / "out")]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("enclap convert")]
+    assert f"--to-published {sources['enclap']} is in the published format already; pass a folder that" in line
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_converted_folder_is_pushed_and_loads_from_the_hub(converted, hub, capsys):
     arguments = ["convert", "--output", converted, "--push-to-hub"]
     assert main([*arguments, "lab/tiny", "--private"]) == 0
@@ -192,8 +210,13 @@ def test_a_converted_folder_is_pushed_and_loads_from_the_hub(converted, hub, cap
     assert hub.repositories["lab/tiny"].private
     folder = Path(converted)
     kept = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del kept["README.md"], kept["model_card.json"]  # they name the repository
     files = hub.files("lab/tiny")
-    assert kept.items() <= files.items() and set(files) - set(kept) <= {"README.md", ".gitattributes"}
+    assert kept.items() <= files.items() and set(files) - set(kept) <= {
+        "README.md",
+        "model_card.json",
+        ".gitattributes",
+    }
     captions = [
         pipeline("audio-captioning", model=place, device="cpu")(make_clip(0.7), sampling_rate=24_000)
         for place in (converted, "lab/tiny")

@@ -23,12 +23,12 @@ def in_the_folder_of_the_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def write_captions(path, captions, folder=""):
+def write_captions(path, captions, folder="", escapes=False):
     """A file as `enclap caption --output` writes it; a caption of None is a recording that failed."""
     file = WholeRecordsFile(str(path))
-    write_rows = start_writing(file, str(path), escapes=False)
+    write = start_writing(file, str(path), escapes)
     for name, caption in captions.items():
-        write_rows(folder + name, {"text": caption} if caption is not None else {"text": None, "error": "no audio"})
+        write(folder + name, {"text": caption} if caption is not None else {"text": None, "error": "no audio"})
     file.close()
     return str(path)
 

@@ -4,15 +4,20 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import soundfile
 from transformers import pipeline
 
+import enclap_hf
 from conftest import make_clip
 from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor
+from enclap_hf.cli import main
 from enclap_hf.hub.export import find_missing_parts, push_repository
+from enclap_hf.model import frame_encoder_families
 from enclap_hf.model.repository import save_repository
 from frame_encoder_models import build_captioner_for, build_frame_encoder, build_frame_processor
+from toy_frame_encoder import ScaledFrames
 
 WEIGHTS = {"config.json", "model.safetensors"}
 # Of each encoder, the files of the parts that its repository has, with CLAP's vector and without.
@@ -79,6 +84,25 @@ def test_a_missing_part_is_named(tmp_path, name, removed, said):
     save_repository(build_captioner_for(processor), processor, str(tmp_path))
     (tmp_path / removed).unlink()
     assert find_missing_parts(str(tmp_path)) == [said]
+
+
+def test_an_encoder_of_another_package_is_pushed_with_its_own_files(hub, clip_path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(frame_encoder_families, "FRAME_ENCODERS", dict(frame_encoder_families.FRAME_ENCODERS))
+    enclap_hf.register_frame_encoder("toy_scaled", ScaledFrames)
+    processor = build_frame_processor(ScaledFrames(np.linspace(0.5, 1.2, 8)))
+    model = build_captioner_for(processor)
+    expected = processor.batch_decode(model.generate(**processor(audio=clip_path)))[0]
+    save_repository(model, processor, str(tmp_path / "folder"))
+    assert os.listdir(tmp_path / "folder" / "codec") == ["scales.npy"]
+    assert main(["push", str(tmp_path / "folder"), "me/captioner"]) == 0
+    assert find_part_files(hub.files("me/captioner")) == {"codec": {"scales.npy"}, "clap": WEIGHTS}
+    capsys.readouterr()
+    for place in ("me/captioner", str(tmp_path / "folder")):
+        assert pipeline("audio-captioning", model=place, device="cpu")(clip_path)["text"] == expected
+        assert main(["caption", clip_path, "--model", place]) == 0
+        assert capsys.readouterr().out.startswith(f"{clip_path}\t")  # control characters are escaped
+    (tmp_path / "folder" / "codec" / "scales.npy").unlink()
+    assert find_missing_parts(str(tmp_path / "folder")) == ["codec/ (its files)"]
 
 
 # The package is made impossible to import, wherever it may be installed.

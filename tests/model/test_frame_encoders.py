@@ -14,8 +14,8 @@ from enclap_hf import DataCollatorForEnClap, EnClapForConditionalGeneration, EnC
 from enclap_hf.model.clap_frames import ClapFrames
 from enclap_hf.model.encodec_frames import EncodecFrames
 from enclap_hf.model.frame_encoder import fingerprint_tensors, fingerprint_unnamed
+from enclap_hf.model.frame_encoder_families import find_family
 from enclap_hf.model.log_mel_frames import LogMelFrames
-from enclap_hf.model.processing_enclap import find_family
 from enclap_hf.model.repository import save_repository
 from enclap_hf.training.trainer import EnClapTrainer
 from frame_encoder_models import (

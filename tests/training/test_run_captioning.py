@@ -275,6 +275,21 @@ def test_every_recipe_is_read_without_a_rest(name, tmp_path, monkeypatch):
     assert model_args.mcm_probability == 0.15 and model_args.mcm_span == 10
 
 
+@pytest.mark.parametrize("name", [name for name in sorted(os.listdir(RECIPES)) if name.startswith("ablations_")])
+def test_every_variant_of_a_plan_is_read_without_a_rest(name, tmp_path, monkeypatch):
+    with open(os.path.join(RECIPES, name)) as file:
+        plan = json.load(file)
+    ablations, script = load_script("run_ablations"), load_script("run_captioning")
+    args = ablations.AblationArguments(os.path.join(RECIPES, name), str(tmp_path))
+    runs = ablations.make_runs(args, plan)
+    assert len({run.folder for run in runs}) == len(plan["variants"]) * len(plan["seeds"])
+    for run in runs[: len(plan["variants"])]:
+        path = tmp_path / "recipe.json"
+        path.write_text(json.dumps(run.arguments))
+        monkeypatch.setattr(sys, "argv", ["run_captioning.py", str(path), "--use_cpu", "True", "--bf16", "False"])
+        check_arguments(*script.parse_arguments())
+
+
 @pytest.mark.parametrize(
     ("name", "start", "batch_size", "learning_rate", "warmup_steps"),
     [
