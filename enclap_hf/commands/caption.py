@@ -143,8 +143,10 @@ class Report:
         if best["text"] is None:
             self.num_failed += 1
             return
-        self.num_silent += bool(best.get("silent"))
-        self.num_captioned += not best.get("silent")
+        if best.get("silent"):
+            self.num_silent += 1
+            return
+        self.num_captioned += 1
         self.num_long += duration_s > self.longest_s
 
     def summarise(self, args: argparse.Namespace) -> Iterator[str]:
