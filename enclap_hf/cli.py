@@ -97,7 +97,7 @@ def add_push_command(commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     push.add_push_arguments(parser)
-    parser.set_defaults(run=push.run_push)
+    parser.set_defaults(run=push.run_push, describe_interruption=push.describe_interruption)
 
 
 def add_demo_command(commands) -> None:

@@ -1,7 +1,6 @@
 """`enclap push`: upload a folder with a complete repository to the Hub."""
 
 import argparse
-import os
 import sys
 
 # Names that are listed of what is left out.
@@ -28,7 +27,7 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_push(args: argparse.Namespace) -> int:
-    """Upload; returns 0 when all is on the Hub, 2 with the reason when it is not, 130 when interrupted."""
+    """Upload; returns 0 when all is on the Hub, 2 with the reason when it is not."""
     try:
         commit = push_folder(
             args.folder,
@@ -42,15 +41,16 @@ def run_push(args: argparse.Namespace) -> int:
     except PushError as error:
         print(f"enclap push: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            f"\nenclap push: interrupted before the Hub confirmed a commit; {args.repo_id} is as it was, unless the "
-            "commit had just arrived there. Run it again: what was uploaded already is not sent twice.",
-            file=sys.stderr,
-        )
-        return 130
     print(commit.pr_url or commit.commit_url)
     return 0
+
+
+def describe_interruption(args: argparse.Namespace) -> str:
+    """What Ctrl-C has left."""
+    return (
+        f"the Hub had confirmed no commit, so {args.repo_id} is as it was unless one had just arrived there. Run it "
+        "again: what was uploaded already is not sent twice."
+    )
 
 
 class PushError(Exception):
@@ -66,14 +66,14 @@ def push_folder(folder: str, repo_id: str, **options):
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import disable_progress_bars
 
-    from ..hub.export import plan_upload, push_repository
+    from ..hub.export import find_missing_parts, plan_upload, push_repository
     from ..model.model_files import ModelFileError
 
     if not sys.stderr.isatty():
         disable_progress_bars()
     http_error = HfHubHTTPError.__mro__[1]  # of httpx or httpx2, whichever this huggingface_hub uses
     try:
-        if os.path.isdir(folder):
+        if not find_missing_parts(folder):
             say_left_out(plan_upload(folder).left_out)
         return push_repository(folder, repo_id, **options)
     except HfHubHTTPError as error:

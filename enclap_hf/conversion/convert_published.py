@@ -29,11 +29,12 @@ from ..hub.model_card import CaptionerCard, write_card
 from ..hub.model_card_makers import make_conversion_card
 from ..model.configuration_enclap import EnClapConfig
 from ..model.feature_extraction_enclap import EnClapFeatureExtractor
+from ..model.model_files import ModelFileError
 from ..model.modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
 from ..model.processing_enclap import EnClapProcessor
 from ..model.repository import save_repository
 from .published_captioner import WEIGHT_FILES, find_weights, make_published_config, read_captioner
-from .published_files import ConversionError, read_state_dict, shorten_error
+from .published_files import ConversionError, read_json, read_state_dict, shorten_error
 from .published_tensor_maps import convert_clap_tensors, convert_encodec_tensors
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 # What a ClapModel holds beside the audio tower.
 CLAP_TEXT_TENSORS = ("text_model.", "text_projection.", "logit_scale_")
 # What loading a repository raises that is missing, damaged or of another kind.
-NOT_FOUND_ERRORS = (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError)
+NOT_FOUND_ERRORS = (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError, ModelFileError)
 
 
 @dataclass
@@ -101,6 +102,7 @@ def read_parts(enclap: str, clap: str, encodec: str, tokenizer: str | None) -> P
     codec, codec_source = read_encodec(encodec)
     logger.info("Reading CLAP from %s", clap)
     tower, clap_source = read_clap(clap)
+    check_parts_fit(model.config, codec, tower)
     processor = EnClapProcessor.from_encoders(
         build_feature_extractor(model.config, codec, tower),
         text_tokenizer,
@@ -108,7 +110,6 @@ def read_parts(enclap: str, clap: str, encodec: str, tokenizer: str | None) -> P
         tower,
         num_codebooks=model.config.num_codebooks,
     )
-    check_parts_fit(model.config, codec, tower)
     sources = [
         f"* captioner: {describe_file(find_weights(enclap))}",
         f"* EnCodec: {codec_source}",
@@ -119,14 +120,14 @@ def read_parts(enclap: str, clap: str, encodec: str, tokenizer: str | None) -> P
 
 
 def read_encodec(source: str) -> tuple[EncodecModel, str]:
-    """EnCodec from an original file or a repository, and a line about it."""
+    """EnCodec from a published file or a repository, and a line about it."""
     if os.path.isfile(source):
         return convert_encodec_tensors(read_state_dict(source), source), describe_file(source)
     return load_from_repository(EncodecModel, source, "--encodec", ("encodec",)), describe_source(source)
 
 
 def read_clap(source: str) -> tuple[ClapAudioModelWithProjection, str]:
-    """The CLAP audio tower from an original file or a repository, and a line about it."""
+    """The CLAP audio tower from a published file or a repository, and a line about it."""
     if os.path.isfile(source):
         return convert_clap_tensors(read_state_dict(source), source), describe_file(source)
     tower = load_from_repository(ClapAudioModelWithProjection, source, "--clap", ("clap", "clap_audio_model"))
@@ -140,7 +141,7 @@ def load_from_repository(model_class: type, source: str, option: str, model_type
         if fields.get("model_type") not in model_types:
             found = f"a model of type {fields.get('model_type')!r}" if fields else "no config.json"
             raise ConversionError(
-                f"{option} {source} holds {found}; expected one of type {model_types[0]!r}, or a file in the original "
+                f"{option} {source} holds {found}; expected one of type {model_types[0]!r}, or a file in the published "
                 "format."
             )
         model, info = model_class.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
@@ -291,6 +292,21 @@ def describe_source(source: str) -> str:
     )
 
 
+def refuse_published(repository: str) -> None:
+    """Say of a folder in the published format that it is in that format already."""
+    if not os.path.isfile(os.path.join(repository, "config.json")):
+        return
+    model_type = read_json(os.path.join(repository, "config.json")).get("model_type")
+    if model_type != EnClapConfig.model_type:
+        is_published = model_type == "bart" and any(
+            os.path.isfile(os.path.join(repository, name)) for name in WEIGHT_FILES
+        )
+        kind = "in the published format already" if is_published else f"of model type {model_type!r}"
+        raise ConversionError(
+            f"--to-published {repository} is {kind}; pass a folder that `enclap convert` or `save_pretrained` wrote."
+        )
+
+
 def write_published(repository: str, output: str, overwrite: bool = False) -> None:
     """Write a captioner in the published format, for the published code: config.json and pytorch_model.bin.
 
@@ -303,6 +319,7 @@ def write_published(repository: str, output: str, overwrite: bool = False) -> No
     """
     check_output_folder(output, overwrite, sources=(repository,))
     logger.info("Reading the captioner from %s", repository)
+    refuse_published(repository)
     try:
         model, info = EnClapForConditionalGeneration.from_pretrained(repository, dtype="auto", output_loading_info=True)
     except NOT_FOUND_ERRORS as error:

@@ -1,6 +1,6 @@
 """A second opinion: the original `encodec` and `laion-clap` packages on recordings, beside the converted models.
 
-The packages run as they are, on the original files and on the very samples that the converted models get. What is
+The packages run as they are, on the published files and on the very samples that the converted models get. What is
 changed around them:
 
 * LAION-CLAP's three tokenizers and its text tower are left out: it would fetch them from the network at import, and
@@ -26,6 +26,7 @@ import torch
 from transformers import BartTokenizer, BertTokenizer, RobertaConfig, RobertaModel, RobertaTokenizer
 
 from ..model.audio_loading import load_audio, resample_audio
+from ..model.model_files import ModelFileError
 from ..model.modeling_enclap import EnClapForConditionalGeneration
 from ..model.processing_enclap import EnClapProcessor
 from .published_files import ConversionError, read_state_dict, shorten_error
@@ -94,7 +95,7 @@ class OriginalEncodec:
     """The `encodec` package's 24 kHz model.
 
     Args:
-        source: the original .th file, or "default" for the one that the package downloads.
+        source: the published .th file, or "default" for the one that the package downloads.
     Raises:
         ConversionError: the package or the file is missing, or the file does not fit.
     """
@@ -111,7 +112,7 @@ class OriginalEncodec:
             return
         check_is_file(source, "--encodec", "EnCodec's .th file")
         self.model = build(pretrained=False)
-        load_original(self.model, read_state_dict(source), source)
+        load_into_original(self.model, read_state_dict(source), source)
 
     @torch.no_grad()
     def encode(self, samples: torch.Tensor, num_codebooks: int) -> torch.Tensor:
@@ -125,7 +126,7 @@ class OriginalClap:
     """The `laion-clap` package's audio tower.
 
     Args:
-        source: the original .pt file, fused or not.
+        source: the published .pt file, fused or not.
     Raises:
         ConversionError: the package or the file is missing, or the file does not fit.
     """
@@ -145,7 +146,7 @@ class OriginalClap:
                 enable_fusion=self.fusion, device="cpu", amodel=HTSAT_NAMES[width], tmodel="roberta"
             )
         audio = {name: tensor for name, tensor in tensors.items() if not name.startswith(TEXT_TENSORS)}
-        load_original(self.module.model, audio, source, left_out=TEXT_TENSORS)
+        load_into_original(self.module.model, audio, source, left_out=TEXT_TENSORS)
         self.module.eval()
 
     @torch.no_grad()
@@ -156,15 +157,15 @@ class OriginalClap:
 
 
 def check_is_file(source: str | None, option: str, expected: str) -> None:
-    """The original packages read original files only."""
+    """The original packages read published files only."""
     if source is None or not os.path.isfile(source):
         raise ConversionError(
             f"Got {option} {source}; the original package reads {expected}. Pass it to compare with the original."
         )
 
 
-def load_original(model, tensors: dict[str, torch.Tensor], path: str, left_out: tuple[str, ...] = ()) -> None:
-    """Load original tensors into the original model; only those `left_out` may be missing."""
+def load_into_original(model, tensors: dict[str, torch.Tensor], path: str, left_out: tuple[str, ...] = ()) -> None:
+    """Load published tensors into an original package's model; only those `left_out` may be missing."""
     try:
         result = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
@@ -227,7 +228,7 @@ def load_converted(repository: str) -> tuple[EnClapForConditionalGeneration, EnC
             EnClapForConditionalGeneration.from_pretrained(repository).eval(),
             EnClapProcessor.from_pretrained(repository),
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ModelFileError) as error:
         raise ConversionError(f"{repository} cannot be loaded: {shorten_error(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""Where each tensor of the original LAION-CLAP and EnCodec files goes in transformers' models.
+"""Where each tensor of the published LAION-CLAP and EnCodec files goes in transformers' models.
 
 Every tensor is either mapped or stands in a table of unneeded ones with the reason; anything else is an error that
 names it. Sizes are read from the tensors, as the files carry no configuration.
@@ -122,7 +122,7 @@ def convert_clap_tensors(tensors: dict[str, torch.Tensor], path: str) -> ClapAud
     """Build the audio tower from the tensors of a LAION-CLAP file.
 
     Args:
-        tensors: by their original names, with or without "module." in front.
+        tensors: by their published names, with or without "module." in front.
         path: the file, for messages.
     Returns:
         the tower with its projection, with fusion if the file has it.
@@ -190,10 +190,10 @@ def read_clap_sizes(tensors: dict[str, torch.Tensor], path: str) -> ClapAudioCon
 
 
 def convert_encodec_tensors(tensors: dict[str, torch.Tensor], path: str) -> EncodecModel:
-    """Build EnCodec from the tensors of an original file.
+    """Build EnCodec from the tensors of a published file.
 
     Args:
-        tensors: by their original names.
+        tensors: by their published names.
         path: the file, for messages.
     Returns:
         the whole model: encoder, quantizer and decoder.

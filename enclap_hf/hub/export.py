@@ -4,6 +4,7 @@
 """
 
 import fnmatch
+import json
 import os
 import shutil
 import tempfile
@@ -11,12 +12,11 @@ from typing import NamedTuple
 
 from huggingface_hub import CommitInfo
 
-from ..model.encoder_sources import check_source
-from ..model.model_files import read_index, read_json_object
-from ..model.repository import add_remote_code, list_code_files, read_json, upload_folder
+from ..model.encoder_sources import PLACES_FILE, check_source
+from ..model.model_files import MODEL_FILES, WEIGHTS, read_index, read_json_object
+from ..model.repository import add_remote_code, list_code_files, read_json, update_json, upload_folder
 
 # What a repository consists of, beside its code; all else in a folder stays there. Names are matched in any case.
-MODEL_FILES = ("config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 ROOT_FILES = (
     *MODEL_FILES,
     *("generation_config.json", "processor_config.json", "preprocessor_config.json"),
@@ -26,9 +26,11 @@ ROOT_FILES = (
     *("model_card.json", "evaluation.json", "training_report.json", "*_results.json"),
 )
 SOUND_FILES = ("*.wav", "*.flac", "*.mp3", "*.ogg", "*.opus")
+# An encoder whose family does not say what its files are may bring any, but for these.
+ANY_FILES = ("*",)
+CODE_OR_PICKLES = (".*", "*.py", "*.pkl", "*.pickle", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.joblib", "*.so")
 # Why a file is left out.
 LINK, OTHER = "a link out of the folder", "no part of a repository"
-FOLDERS = {"codec": MODEL_FILES, "clap": MODEL_FILES, "sounds": SOUND_FILES}
 
 
 class UploadPlan(NamedTuple):
@@ -65,6 +67,7 @@ def push_repository(folder: str, repo_id: str, **upload) -> CommitInfo:
             target = os.path.join(copy, path)
             os.makedirs(os.path.dirname(target), exist_ok=True)
             _link_weights(os.path.join(folder, path), target)
+        name_in_card(copy, repo_id)
         missing = find_missing_parts(copy)
         if missing:
             links = [f"{path} ({reason})" for path, reason in plan.left_out.items() if reason == LINK]
@@ -72,6 +75,22 @@ def push_repository(folder: str, repo_id: str, **upload) -> CommitInfo:
         if not has_remote_code(copy):
             add_remote_code(copy)
         return upload_folder(copy, repo_id, **upload)
+
+
+def name_in_card(folder: str, repo_id: str) -> None:
+    """Let a card that loads the model by its folder's name, as a conversion's does, load it by its repository's."""
+    path, card = (os.path.join(folder, name) for name in ("model_card.json", "README.md"))
+    if "/" not in repo_id or not os.path.exists(path) or not os.path.exists(card):
+        return
+    of_folder = read_json_object(path).get("load_from")
+    if not isinstance(of_folder, str) or not of_folder.startswith('"') or "/" in of_folder:
+        return
+    of_repository = json.dumps(repo_id, ensure_ascii=False)
+    with open(card, encoding="utf-8") as file:
+        text = file.read()
+    with open(card, "w", encoding="utf-8") as file:
+        file.write(text.replace(f"model={of_folder}", f"model={of_repository}"))
+    update_json(path, {"load_from": of_repository})
 
 
 def incomplete(folder: str, missing: list[str], without: str = "") -> ValueError:
@@ -92,24 +111,30 @@ def plan_upload(folder: str) -> UploadPlan:
     """
     files, left_out, root = [], {}, os.path.realpath(folder)
     code = [name.lower() for name in list_code_files()]
+    folders = {**list_encoder_files(folder), "sounds": SOUND_FILES}
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
         if not is_within(path, root):
             left_out[name] = LINK
         elif os.path.isfile(path) and matches(name, (*ROOT_FILES, *code)):
             files.append(name)
-        elif os.path.isdir(path) and name in FOLDERS:
+        elif os.path.isdir(path) and name in folders:
             for inner in sorted(os.listdir(path)):
                 inner_path = os.path.join(path, inner)
                 if not is_within(inner_path, root):
                     left_out[f"{name}/{inner}"] = LINK
-                elif os.path.isfile(inner_path) and matches(inner, FOLDERS[name]):
+                elif os.path.isfile(inner_path) and belongs(inner, folders[name]):
                     files.append(f"{name}/{inner}")
                 else:
                     left_out[f"{name}/{inner}"] = OTHER
         elif name != "__pycache__":
             left_out[f"{name}/" if os.path.isdir(path) else name] = OTHER
     return UploadPlan(files, left_out)
+
+
+def belongs(name: str, files: tuple[str, ...]) -> bool:
+    """Whether a file in one of a repository's folders is a part of it."""
+    return matches(name, files) and not (files == ANY_FILES and matches(name, CODE_OR_PICKLES))
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -123,10 +148,17 @@ def is_within(path: str, root: str) -> bool:
     return os.path.commonpath([real, root]) == root
 
 
-def list_encoder_parts(processor: dict) -> list[str]:
-    """Sub-folders that hold the encoders of a processor, of which these are the fields."""
-    frames = "clap" if processor.get("frame_encoder_type") == "clap_frames" else "codec"
-    return list(dict.fromkeys([frames, *(["clap"] if processor.get("sequence_vector", "clap") == "clap" else [])]))
+def list_encoder_files(folder: str) -> dict[str, tuple[str, ...]]:
+    """Sub-folders that hold the encoders of a folder's processor, and patterns of the names of their files."""
+    path = os.path.join(folder, "processor_config.json")
+    processor = read_json_object(path) if os.path.exists(path) else {}
+    name, parts = processor.get("frame_encoder_type"), {"codec": MODEL_FILES}
+    if name is not None:
+        from ..model.processing_enclap import FRAME_ENCODERS  # takes seconds to import
+
+        family = FRAME_ENCODERS.get(name)
+        parts = {getattr(family, "part", "codec"): getattr(family, "files", ANY_FILES)}
+    return {**parts, **({"clap": MODEL_FILES} if processor.get("sequence_vector", "clap") == "clap" else {})}
 
 
 def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
@@ -145,21 +177,32 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     if not os.path.exists(path):
         return [*missing, "the processor (processor_config.json)"]
     processor = read_json_object(path)
-    for name in list_encoder_parts(processor):
+    for name, files in list_encoder_files(folder).items():
         source = check_source(processor.get(f"{name}_source") or {"subfolder": name}, f"{name}_source")
         place, subfolder = source.get("repo_id", ""), source.get("subfolder", name)
-        if "fingerprint" in source:
-            if not on_this_machine:
-                missing.append(f"{name}/ (the folder is a checkpoint, which refers to encoders of its own machine)")
+        if "fingerprint" in source and on_this_machine:
+            place = read_places(folder).get(name)
+            if not isinstance(place, str) or not os.path.isdir(place):
+                place = place or "an encoder of another machine"
+                missing.append(f"{name} (the processor refers to {place}, which does not exist)")
+        elif "fingerprint" in source:
+            missing.append(f"{name}/ (the folder is a checkpoint, which refers to encoders of its own machine)")
         elif os.path.isabs(place) and on_this_machine:
             place = os.path.join(place, source.get("subfolder", ""))
             if not os.path.isdir(place):
                 missing.append(f"{name} (the processor refers to {place}, which does not exist)")
         elif os.path.isabs(place):
             missing.append(f"{name}/ (the processor refers to {place}, a place on this machine)")
-        elif not place and not _has_model(os.path.join(folder, subfolder)):
-            missing.append(f"{subfolder}/ (config.json, model.safetensors)")
+        elif not place and not _has_files(os.path.join(folder, subfolder), files):
+            named = [file for file in files[:2] if "*" not in file]
+            missing.append(f"{subfolder}/ ({', '.join(named) or 'its files'})")
     return missing
+
+
+def read_places(checkpoint: str) -> dict:
+    """Folders of a checkpoint's encoders on this machine, where it was written here."""
+    path = os.path.join(checkpoint, PLACES_FILE)
+    return read_json_object(path) if os.path.exists(path) else {}
 
 
 def has_remote_code(folder: str) -> bool:
@@ -176,6 +219,14 @@ def _has_model(folder: str) -> bool:
     if os.path.exists(index):
         files = {"config.json", *read_index(index).values()}
     return all(os.path.exists(os.path.join(folder, name)) for name in files)
+
+
+def _has_files(folder: str, files: tuple[str, ...]) -> bool:
+    """Whether a folder holds an encoder that consists of such files."""
+    if WEIGHTS in files:
+        return _has_model(folder)
+    present = os.listdir(folder) if os.path.isdir(folder) else []
+    return all(any(matches(name, (pattern,)) for name in present) for pattern in files)
 
 
 def _link_weights(source: str, target: str) -> None:

@@ -182,14 +182,19 @@ def load_checked(load, model_class: type, place: str | os.PathLike | None, *args
         model, info = load(place, *args, **options, **kwargs)
     if not may_differ:
         refuse_mismatched(info, checked.folder)
-    check_loaded(model, info, checked.folder, has_own_config(kwargs), checked.entries)
+    check_loaded(model, info, checked.folder, has_own_config(kwargs, checked.fields), checked.entries)
     return (model, info) if wants_info else model
 
 
 class CheckedFolder(NamedTuple):
-    """A folder whose files were checked; `entries` is None where its weights are no safetensors, or quantised."""
+    """A folder whose files were checked; `entries` is None where its weights are no safetensors, or quantised.
+
+    Attributes:
+        fields: of its config.json.
+    """
 
     folder: str
+    fields: dict
     entries: dict[str, TensorEntry] | None
 
 
@@ -211,7 +216,7 @@ def explained_building(checked: CheckedFolder, kwargs: dict):
     except (OSError, ImportError, MemoryError):
         raise
     except Exception as error:  # a model's parts refuse sizes and names that fit nothing in all kinds of ways
-        if has_own_config(kwargs) or any(repr(name) in str(error) for name in kwargs):
+        if has_own_config(kwargs, checked.fields) or any(repr(name) in str(error) for name in kwargs):
             raise  # it concerns what the caller passed
         raise file_error(path, f"no model can be built from it ({describe_cause(error)}).") from error
     finally:
@@ -223,9 +228,13 @@ def is_no_report(record: logging.LogRecord) -> bool:
     return "LOAD REPORT" not in str(record.msg)
 
 
-def has_own_config(kwargs: dict) -> bool:
-    """Whether a caller brings a configuration of its own, of which a file's tensors may be a part."""
-    return kwargs.get("config") is not None and not kwargs.get("_from_auto", False)
+def has_own_config(kwargs: dict, fields: dict) -> bool:
+    """Whether a caller brings a configuration of other sizes than the file's, of which its tensors may be a part."""
+    names = [name for name in (*NEEDED_FIELDS, *NEEDED_FOR_CODES) if name in fields]
+    config = kwargs.get("config")
+    if isinstance(config, PretrainedConfig):
+        return any(getattr(config, name, None) != fields[name] for name in names)
+    return config is not None or any(kwargs.get(name, fields[name]) != fields[name] for name in names)
 
 
 def check_model_folder(place: str | os.PathLike, kwargs: dict, model_class: type) -> CheckedFolder:
@@ -242,7 +251,7 @@ def check_model_folder(place: str | os.PathLike, kwargs: dict, model_class: type
     """
     config_path = find_file(place, CONFIGURATION, kwargs)
     if config_path is None:
-        return CheckedFolder(os.fspath(place), None)  # transformers says what is missing
+        return CheckedFolder(os.fspath(place), {}, None)  # transformers says what is missing
     folder, fields = os.path.dirname(config_path), read_json_object(config_path)
     is_captioner = fields.get("model_type") == MODEL_TYPE
     besides = ("auto_map", *(("quantization_config",) if kwargs.get("quantization_config") is not None else ()))
@@ -254,16 +263,29 @@ def check_model_folder(place: str | os.PathLike, kwargs: dict, model_class: type
         if find_file(place, GENERATION, kwargs) is not None and kwargs.get("generation_config") is None:
             check_generation_file(folder, fields)
     if kwargs.get("use_safetensors") is False or kwargs.get("variant") is not None:
-        return CheckedFolder(folder, None)
+        return CheckedFolder(folder, fields, None)
     weights = find_file(place, WEIGHTS, kwargs) or find_file(place, WEIGHTS_INDEX, kwargs)
     if weights is None:
         if is_captioner or kwargs.get("use_safetensors"):
             raise file_error(os.path.join(folder, WEIGHTS), "there is no such file, and no index of several.")
-        return CheckedFolder(folder, None)
+        return CheckedFolder(folder, fields, None)
     if weights.endswith(WEIGHTS_INDEX):
         for file in sorted(set(read_index(weights).values())):
             find_file(place, file, kwargs)
-    return CheckedFolder(folder, None if is_quantised(fields, kwargs) else read_headers(folder))
+    if is_quantised(fields, kwargs):
+        return CheckedFolder(folder, fields, None)
+    entries = read_headers(folder)
+    check_counts(fields, entries, config_path)
+    return CheckedFolder(folder, fields, entries)
+
+
+def check_counts(fields: dict, entries: dict[str, TensorEntry], path: str) -> None:
+    """Refuse more layers than there are tensors: each has one at least."""
+    for name, value in fields.items():
+        if name == "depths" or name.endswith(("layers", "codebooks", "quantizers")):
+            counts = [n for n in (value if isinstance(value, list) else [value]) if isinstance(n, int)]
+            if sum(counts) > len(entries):
+                raise wrong_value(path, name, value, f"at most {len(entries)}, the number of tensors beside it")
 
 
 def is_quantised(fields: dict, kwargs: dict) -> bool:

@@ -1,5 +1,6 @@
 """`enclap convert` as a user types it: there and back, wrong usage, wrong files, upload."""
 
+import json
 import os
 import re
 import shutil
@@ -35,7 +36,7 @@ def test_the_command_converts_there_and_back(sources, tmp_path, capsys):
     assert said.out == "" and f"Wrote {output}." in said.err and "Reading CLAP" in said.err
     assert main(["convert", *arguments, "--output", output]) == 2
     assert "pass --overwrite" in capsys.readouterr().err
-    assert main(["convert", "--to-original", output, "--output", str(tmp_path / "back")]) == 0
+    assert main(["convert", "--to-published", output, "--output", str(tmp_path / "back")]) == 0
     assert sorted(os.listdir(tmp_path / "back")) == ["config.json", "pytorch_model.bin"]
 
 
@@ -46,7 +47,7 @@ def test_the_command_converts_there_and_back(sources, tmp_path, capsys):
         ([], "nothing to do"),
         (["--verify", "a.wav"], "is not a folder"),
         (["--to-published", "x", "--verify", "a.wav"], "--to-published takes"),
-        (["--to-original", "x", "--push-to-hub", "owner/name"], "--to-published takes"),
+        (["--to-published", "x", "--push-to-hub", "owner/name"], "--to-published takes"),
         (["--enclap", "x", "--clap", "laion/clap-htsat-fused", "--verify", "a.wav"], "reads LAION-CLAP's .pt file"),
         (["--to-published", "nowhere"], "nowhere cannot be loaded"),
     ],
@@ -56,6 +57,76 @@ def test_wrong_usage_is_said_in_one_line(tmp_path, capsys, arguments, message):
     said = capsys.readouterr().err.strip().splitlines()
     assert message in said[-1] and said[-1].startswith("enclap convert: ")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("options", [["--enclap", "x", "--clap", "y"], ["--to-published", "x"]])
+@pytest.mark.parametrize("place", ["/proc/out", "n" * 300, "file/out"])
+def test_an_output_that_cannot_be_made_is_said_before_anything_is_read(tmp_path, capsys, options, place):
+    (tmp_path / "file").touch()
+    assert main(["convert", *options, "--output", str(tmp_path / place)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "Reading" not in said
+    assert "cannot be written" in said or "does not exist" in said
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def stop(*arguments, **options):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_tells_the_truth_about_what_is_written(sources, converted, tmp_path, capsys, monkeypatch):
+    """It said that what was written is kept, and nothing was."""
+    from enclap_hf.commands import convert
+    from enclap_hf.conversion import convert_published
+
+    arguments = [text for name, value in sources.items() for text in (f"--{name}", value)]
+    output = str(tmp_path / "out")
+
+    def interrupt(target, name, *words: str) -> str:
+        capsys.readouterr()
+        with monkeypatch.context() as patched:
+            patched.setattr(target, name, stop)
+            assert main(["convert", *words]) == 130
+        return capsys.readouterr().err.splitlines()[-1]
+
+    said = interrupt(convert_published, "write_card", *arguments, "--output", output)
+    assert said == "enclap: interrupted; nothing was written." and os.listdir(tmp_path) == []
+    said = interrupt(convert, "push_folder", *arguments, "--output", output, "--push-to-hub", "me/x")
+    assert said == f"enclap: interrupted; {output} is complete, but it was not uploaded to me/x."
+    assert {"config.json", "model.safetensors", "codec", "clap"} <= set(os.listdir(output))
+    before = {path: path.read_bytes() for path in Path(output).rglob("*") if path.is_file()}
+    said = interrupt(convert_published, "write_card", *arguments, "--output", output, "--overwrite")
+    assert said == "enclap: interrupted; nothing was written."
+    assert {path: path.read_bytes() for path in Path(output).rglob("*") if path.is_file()} == before
+    said = interrupt(convert, "push_folder", "--output", converted, "--push-to-hub", "me/x")
+    assert said == f"enclap: interrupted; {converted} is as it was, and was not uploaded."
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
+def test_a_full_disk_or_memory_is_one_line_and_leaves_nothing(sources, tmp_path, capsys, monkeypatch, error):
+    from enclap_hf.conversion import convert_published
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(convert_published, "save_repository", fail)
+    arguments = [text for name, value in sources.items() for text in (f"--{name}", value)]
+    assert main(["convert", *arguments, "--output", str(tmp_path / "out"), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.endswith(". Nothing was written.\n") and os.listdir(tmp_path) == []
+    assert "No space left on device" in said or "memory is full" in said
+
+
+def test_recordings_to_compare_are_found_before_anything_is_converted(sources, tmp_path, capsys, monkeypatch):
+    from enclap_hf.conversion import original_packages
+
+    monkeypatch.setattr(original_packages, "import_packages", lambda: None)
+    (tmp_path / "empty").mkdir()
+    arguments = [text for name, value in sources.items() for text in (f"--{name}", value)]
+    assert main(["convert", *arguments, "--output", str(tmp_path / "out"), "--verify", str(tmp_path / "empty")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "holds no audio file" in said and os.listdir(tmp_path) == ["empty"]
 
 
 def save_models_of_other_kinds(folder) -> None:
@@ -114,6 +185,23 @@ def test_verifying_without_the_packages_is_refused_before_any_work(sources, tmp_
     assert os.listdir(tmp_path) == []
 
 
+def test_the_card_that_is_uploaded_loads_by_the_repositorys_name(converted, hub):
+    before = Path(converted, "README.md").read_text()
+    assert 'model="enclap-tiny"' in before
+    assert main(["convert", "--output", converted, "--push-to-hub", "lab/converted"]) == 0
+    files = hub.files("lab/converted")
+    assert b'model="lab/converted"' in files["README.md"] and b"enclap-tiny" not in files["README.md"]
+    assert json.loads(files["model_card.json"])["load_from"] == '"lab/converted"'
+    assert Path(converted, "README.md").read_text() == before
+
+
+def test_a_folder_in_the_published_format_is_not_written_in_it_again(sources, tmp_path, capsys):
+    assert main(["convert", "--to-published", sources["enclap"], "--output", str(tmp_path / "out")]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("enclap convert")]
+    assert f"--to-published {sources['enclap']} is in the published format already; pass a folder that" in line
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_converted_folder_is_pushed_and_loads_from_the_hub(converted, hub, capsys):
     arguments = ["convert", "--output", converted, "--push-to-hub"]
     assert main([*arguments, "lab/tiny", "--private"]) == 0
@@ -122,8 +210,13 @@ def test_a_converted_folder_is_pushed_and_loads_from_the_hub(converted, hub, cap
     assert hub.repositories["lab/tiny"].private
     folder = Path(converted)
     kept = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del kept["README.md"], kept["model_card.json"]  # they name the repository
     files = hub.files("lab/tiny")
-    assert kept.items() <= files.items() and set(files) - set(kept) <= {"README.md", ".gitattributes"}
+    assert kept.items() <= files.items() and set(files) - set(kept) <= {
+        "README.md",
+        "model_card.json",
+        ".gitattributes",
+    }
     captions = [
         pipeline("audio-captioning", model=place, device="cpu")(make_clip(0.7), sampling_rate=24_000)
         for place in (converted, "lab/tiny")

@@ -16,6 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoProcessor, Seq2SeqTrainingAr
 from conftest import build_model, build_processor, make_clip
 from enclap_hf import DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.cli import main
+from enclap_hf.commands.terminal_text import escape_controls
 from enclap_hf.hub.export import find_missing_parts, push_repository
 from enclap_hf.model.repository import list_code_files, save_repository
 from enclap_hf.training.trainer import EnClapTrainer
@@ -174,7 +175,7 @@ def test_an_interrupted_push_says_what_is_on_the_hub(hub, folder, monkeypatch, c
     monkeypatch.setattr(HfApi, "upload_folder", interrupt)
     assert main(["push", folder, "me/captioner"]) == 130
     said = capsys.readouterr().err
-    assert "interrupted before the Hub confirmed a commit; me/captioner is as it was" in said and "kept" not in said
+    assert "interrupted; the Hub had confirmed no commit, so me/captioner is as it was" in said and "kept" not in said
 
 
 def test_the_upload_that_huggingface_hub_prefers_carries_the_same_files(hub, folder, monkeypatch):
@@ -337,7 +338,7 @@ def test_enclap_push_then_enclap_caption(hub, folder, clip_path, capsys):
     assert repository.private and "By hand" in repository.messages.values()
     assert set(hub.files("lab/captioner")) == ALL_FILES
     assert main(["caption", clip_path, "--model", "lab/captioner"]) == 0
-    assert capsys.readouterr().out == f"{clip_path}\t{caption_of(folder, clip_path)}\n"
+    assert capsys.readouterr().out == f"{clip_path}\t{escape_controls(caption_of(folder, clip_path))}\n"
     assert main(["push", folder, "lab/captioner", "--create-pr"]) == 0
 
 
@@ -362,10 +363,11 @@ def test_an_incomplete_folder_is_refused_in_one_line(hub, folder, tmp_path, caps
 
 
 def test_a_checkpoint_that_refers_to_this_machine_is_refused(hub, folder, tmp_path, capsys):
-    make_model().save_pretrained(tmp_path / "checkpoint")
-    EnClapProcessor.from_pretrained(folder).save_pretrained(tmp_path / "checkpoint", include_encoders=False)
-    assert main(["push", str(tmp_path / "checkpoint"), "me/captioner"]) == 2
-    assert f"codec/ (the processor refers to {folder}, a place on this machine)" in capsys.readouterr().err
+    make_model().save_pretrained(tmp_path / "checkpoint-3")
+    EnClapProcessor.from_pretrained(folder).save_pretrained(tmp_path / "checkpoint-3")
+    assert main(["push", str(tmp_path / "checkpoint-3"), "me/captioner"]) == 2
+    assert "codec/ (the folder is a checkpoint, which refers to encoders of its own machine)" in capsys.readouterr().err
+    assert hub.requests == []
     assert find_missing_parts(str(tmp_path / "nowhere")) == ["everything: there is no such folder"]
 
 
