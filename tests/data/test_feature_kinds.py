@@ -274,9 +274,9 @@ def stream(clips, tmp_path, monkeypatch):
 def test_a_clip_of_a_stream_that_cannot_be_encoded_is_passed_over(stream, monkeypatch):
     monkeypatch.setattr(LogMelFrames, "encode", fail(MemoryError())(LogMelFrames.encode))
     decode = build_tokenizer().decode
-    seen = [decode(clip["labels"], skip_special_tokens=True) for clip in islice(stream(max_bad_share=0.2), 12)]
+    seen = [decode(clip["labels"], skip_special_tokens=True) for clip in islice(stream(max_bad_share=0.5), 12)]
     assert set(seen) == {"rain 0", "rain 1", "rain 3", "rain 4"}
-    assert all(clip["audio_features"].shape[1] == 16 for clip in islice(stream(max_bad_share=0.2), 2))
+    assert all(clip["audio_features"].shape[1] == 16 for clip in islice(stream(max_bad_share=0.5), 2))
 
 
 @pytest.mark.parametrize("share", [0.1, 1.0])
