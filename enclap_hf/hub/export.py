@@ -154,7 +154,7 @@ def list_encoder_files(folder: str) -> dict[str, tuple[str, ...]]:
     processor = read_json_object(path) if os.path.exists(path) else {}
     name, parts = processor.get("frame_encoder_type"), {"codec": MODEL_FILES}
     if name is not None:
-        from ..model.processing_enclap import FRAME_ENCODERS  # takes seconds to import
+        from ..model.frame_encoder_families import FRAME_ENCODERS  # takes seconds to import
 
         family = FRAME_ENCODERS.get(name)
         parts = {getattr(family, "part", "codec"): getattr(family, "files", ANY_FILES)}

@@ -58,7 +58,7 @@ def test_every_example_of_a_help_is_a_command_that_parses(capsys, command):
         (["caption", "a.wav", "--output", "no.csv"], "nothing was written to a file."),
         (["caption", "a.wav", "--output", "there.csv"], "the rows in there.csv are kept; --resume goes on with it."),
         (["scenes", "--output", "s", "--num-scenes", "1"], "the scenes in s/audio are kept"),
-        (["push", "folder", "me/x"], "the command did not end."),
+        (["push", "folder", "me/x"], "the Hub had confirmed no commit, so me/x is as it was"),
         (["demo"], "the page is closed."),
     ],
 )

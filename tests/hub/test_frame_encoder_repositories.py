@@ -14,7 +14,7 @@ from conftest import make_clip
 from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.cli import main
 from enclap_hf.hub.export import find_missing_parts, push_repository
-from enclap_hf.model import processing_enclap
+from enclap_hf.model import frame_encoder_families
 from enclap_hf.model.repository import save_repository
 from frame_encoder_models import build_captioner_for, build_frame_encoder, build_frame_processor
 from toy_frame_encoder import ScaledFrames
@@ -87,7 +87,7 @@ def test_a_missing_part_is_named(tmp_path, name, removed, said):
 
 
 def test_an_encoder_of_another_package_is_pushed_with_its_own_files(hub, clip_path, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(processing_enclap, "FRAME_ENCODERS", dict(processing_enclap.FRAME_ENCODERS))
+    monkeypatch.setattr(frame_encoder_families, "FRAME_ENCODERS", dict(frame_encoder_families.FRAME_ENCODERS))
     enclap_hf.register_frame_encoder("toy_scaled", ScaledFrames)
     processor = build_frame_processor(ScaledFrames(np.linspace(0.5, 1.2, 8)))
     model = build_captioner_for(processor)
