@@ -128,5 +128,5 @@ def _encode_together(items: list[tuple[Clip, dict]], processor, settings: Featur
 
 def _describe_error(error: Exception) -> str:
     """What a library raised, in one line."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
     return reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]} ..."

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from conftest import build_clap, build_codec, build_feature_extractor, build_tok
 from enclap_hf import EnClapProcessor
 from enclap_hf.data import recording_features
 from enclap_hf.data.caption_clips import CaptionDataError, Clip
+from enclap_hf.data.captioning_data import open_source
 from enclap_hf.data.feature_shards import FeatureSettings, prepare_features
 from enclap_hf.data.prepared_features import PreparedClips, read_manifest
 from enclap_hf.model.clap_encoder import ClapEncoder
@@ -19,7 +21,7 @@ from enclap_hf.model.clap_frames import ClapFrames
 from enclap_hf.model.encodec_frames import EncodecLatents
 from enclap_hf.model.frame_encoder import freeze
 from enclap_hf.model.log_mel_frames import LogMelFrames
-from enclap_hf.training.clips import ShownAudio, TrainingClips
+from enclap_hf.training.clips import ShownAudio, StreamedClips, TrainingClips
 
 ALL_CODES = {"num_codebooks": 4, "shard_size": 3, "batch_size": 2, "show_progress": False}
 
@@ -55,13 +57,8 @@ def prepare(clips, folder, processor, **settings) -> PreparedClips:
     return PreparedClips(str(folder), processor)
 
 
-@pytest.mark.parametrize(
-    ("kind", "with_clap"),
-    [
-        *[(kind, True) for kind in ("codes", "latents", "log_mel", "clap_frames")],
-        *[(kind, False) for kind in ("codes", "log_mel")],
-    ],
-)
+@pytest.mark.parametrize("with_clap", [True, False], ids=["CLAP", "no CLAP"])
+@pytest.mark.parametrize("kind", ["codes", "latents", "log_mel", "clap_frames"])
 def test_features_are_what_the_processor_gives_for_each_clip_alone(clips, tmp_path, kind, with_clap):
     processor = build(kind, with_clap)
     features = prepare(clips, tmp_path, processor)
@@ -247,3 +244,49 @@ def test_frames_that_float16_cannot_hold_are_a_bad_clip(clips, tmp_path, monkeyp
     features = prepare(clips, tmp_path, build("log_mel"), max_bad_share=0.2)
     assert [clip["name"] for clip in features.manifest["bad_clips"]] == ["2.wav"]
     assert "numbers that are infinite" in features.manifest["bad_clips"][0]["reason"]
+
+
+# Streams
+
+
+@pytest.fixture
+def stream(clips, tmp_path, monkeypatch):
+    """A function that makes a stream of the five clips, pass after pass, which is judged after ten of them."""
+    import datasets
+
+    monkeypatch.setattr("enclap_hf.training.clips._NUM_JUDGED", 10)
+    rows = {"audio": [clip.audio for clip in clips], "caption": [f"rain {i}" for i in range(len(clips))]}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(tmp_path / "saved"))
+
+    def make(**settings) -> StreamedClips:
+        settings = FeatureSettings(None, batch_size=3, **settings)
+        sources = [open_source(str(tmp_path / "saved"))]
+        return StreamedClips(sources, build("log_mel"), settings, ShownAudio(1), 16, seed=0)
+
+    return make
+
+
+def test_a_clip_of_a_stream_that_cannot_be_encoded_is_passed_over(stream, monkeypatch):
+    monkeypatch.setattr(LogMelFrames, "encode", fail(MemoryError())(LogMelFrames.encode))
+    decode = build_tokenizer().decode
+    seen = [decode(clip["labels"], skip_special_tokens=True) for clip in islice(stream(max_bad_share=0.5), 12)]
+    assert set(seen) == {"rain 0", "rain 1", "rain 3", "rain 4"}
+    assert all(clip["audio_features"].shape[1] == 16 for clip in islice(stream(max_bad_share=0.5), 2))
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_a_stream_of_which_too_much_cannot_be_encoded_ends(stream, monkeypatch, share):
+    """Else a run would search for ever for a clip that its encoder can read."""
+
+    def encode(self, samples):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(LogMelFrames, "encode", encode)
+    with pytest.raises(CaptionDataError, match="has no usable clip; the last: RuntimeError: out of memory"):
+        next(iter(stream(max_bad_share=share)))
+
+
+def test_a_stream_with_more_bad_clips_than_allowed_ends(stream, monkeypatch):
+    monkeypatch.setattr(LogMelFrames, "encode", fail(OSError(22, "Invalid argument"))(LogMelFrames.encode))
+    with pytest.raises(CaptionDataError, match=r"2 of 10 clips cannot be used .*allowed are 10.0%"):
+        list(islice(stream(max_bad_share=0.1), 30))
