@@ -22,7 +22,7 @@ _MODULE_OF_NAME = {
     "EnClapTrainer": "training.trainer",
     "load_audio": "model.audio_loading",
     "make_scene": "sound_scenes",
-    "register_frame_encoder": "model.processing_enclap",
+    "register_frame_encoder": "model.frame_encoder_families",
 }
 
 __all__ = ["DEFAULT_MODEL", "__version__", *_MODULE_OF_NAME]

@@ -137,7 +137,9 @@ def main() -> None:
     if int(os.environ.get("RANK", 0)) == 0:
         num_bad = len(features.manifest["bad_clips"])
         print(f"Wrote {features.folder}: features of {len(features)} clips; {num_bad} could not be used ({MANIFEST}).")
-        print(f"{time.perf_counter() - began:.0f} s, peak memory {measure_peak_memory_gib():.2f} GiB.")
+        memory = measure_peak_memory_gib()
+        peak = "" if memory is None else f", peak memory {memory:.2f} GiB"
+        print(f"{time.perf_counter() - began:.0f} s{peak}.")
 
 
 if __name__ == "__main__":

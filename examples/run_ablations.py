@@ -6,10 +6,10 @@
         --overrides '{"max_steps": 2, "max_train_clips": 8, "max_eval_clips": 4}'                 # a look
 
 The plan is a JSON file: `recipe` (beside the plan), `seeds`, `metrics`, `overrides` for all runs, and `variants`, each
-a name with the arguments that make it. Runs share their features, which are computed first. Finished runs are not
-repeated, a killed one goes on, one that was begun with other arguments is refused, one that fails is named at the end
-while the others go on, and the table is made of what is there. It replaces what stands between `<!-- ablations -->` and
-`<!-- /ablations -->` in the report.
+a name with the arguments that make it. Runs whose encoders are named alike share their features, which are computed
+first. Finished runs are not repeated, a killed one goes on, one that was begun with other arguments is refused, one
+that fails is named at the end while the others go on, and the table is made of what is there. It replaces what stands
+between `<!-- ablations -->` and `<!-- /ablations -->` in the report.
 """
 
 import json
@@ -29,6 +29,8 @@ from enclap_hf.training.run_arguments import check_run_arguments
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run_captioning.py")
 RECIPE = "recipe.json"  # of a run, in its folder
 PLACES = ("output_dir", "features_dir", "description")  # arguments that change no score
+# Arguments that choose encoders, whose features lie in a folder of their own.
+ENCODERS = ("frames", "frame_encoder_name_or_path", "codec_name_or_path", "clap_name_or_path", "processor_name_or_path")
 MARKS = ("<!-- ablations -->", "<!-- /ablations -->")
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_END = 10.0
@@ -70,11 +72,18 @@ def make_runs(args: AblationArguments, plan: dict) -> list[Run]:
     runs = []
     for seed in args.seeds or plan["seeds"]:
         for variant in args.only or plan["variants"]:
-            name = re.sub(r"\W+", "-", variant.lower()).strip("-")
-            folder = os.path.join(args.output_dir, f"{name}-seed{seed}")
-            arguments = {**recipe, **plan["variants"][variant], "seed": seed, "output_dir": folder}
+            folder = os.path.join(args.output_dir, f"{shorten(variant)}-seed{seed}")
+            changed = plan["variants"][variant]
+            own = [str(changed[name]) for name in ENCODERS if changed.get(name) != recipe.get(name) and name in changed]
+            features = "_".join([recipe["features_dir"], *map(shorten, own)])
+            arguments = {**recipe, "features_dir": features, **changed, "seed": seed, "output_dir": folder}
             runs.append(Run(variant, seed, folder, arguments))
     return runs
+
+
+def shorten(text: str) -> str:
+    """A text as part of a folder's name."""
+    return re.sub(r"\W+", "-", text.lower()).strip("-")
 
 
 def check_begun(runs: list[Run]) -> None:
@@ -154,7 +163,7 @@ def describe_failure(run: Run, status: int) -> str:
 def train_all(runs: list[Run], num_at_once: int) -> list[tuple[Run, str]]:
     """Compute the features that runs share, each folder once, then train. Returns what failed, with messages."""
     first_of = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.arguments.get("use_clap") is False):  # features have all that is read
         first_of.setdefault(run.arguments["features_dir"], run)
     failures = run_all(list(first_of.values()), 1, "features", "--prepare_only", "True")
     missing = {run.arguments["features_dir"] for run, _ in failures}

@@ -71,3 +71,10 @@ def read_rows(path) -> list[dict]:
 def names_in(path) -> list[str]:
     """Base names of the recordings, in the order of the rows."""
     return [os.path.basename(row["file_name"]) for row in read_rows(path)]
+
+
+def assert_same_rows(rows: list[dict], expected: list[dict]) -> None:
+    """The same rows in the same order; scores are sums whose order depends on the batch."""
+    scores = [[float(row.get("score") or 0) for row in some] for some in (rows, expected)]
+    texts = [[{**row, "score": None} for row in some] for some in (rows, expected)]
+    assert texts[0] == texts[1] and scores[0] == pytest.approx(scores[1], abs=1e-4)

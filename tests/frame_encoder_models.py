@@ -18,8 +18,8 @@ from enclap_hf import EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.model.clap_frames import ClapFrames
 from enclap_hf.model.encodec_frames import EncodecLatents
 from enclap_hf.model.frame_encoder import FrameEncoder, freeze
+from enclap_hf.model.frame_encoder_families import find_family
 from enclap_hf.model.log_mel_frames import LogMelFrames
-from enclap_hf.model.processing_enclap import find_family
 
 SMALL_ENCODEC = {"num_filters": 4, "hidden_size": 16, "codebook_size": 32, "num_lstm_layers": 1}
 # As facebook/encodec_32khz, which MusicGen reads: looks ahead, 50 frames a second.
@@ -209,12 +209,12 @@ def build_captioner_for(processor: EnClapProcessor, **fields) -> EnClapForCondit
     """A tiny captioner of what a processor gives."""
     encoder, clap = processor.frame_encoder, processor.clap_encoder
     of_frames = {"frame_kind": encoder.kind, "frame_rate": encoder.frame_rate}
-    of_frames["frame_encoder_type"] = processor.frame_encoder_type
+    of_frames |= {"frame_encoder_type": processor.frame_encoder_type, "clap_dim": clap.embedding_dim if clap else 0}
     if encoder.kind == "codes":
         of_frames |= {"num_codebooks": processor.num_codebooks, "codec_vocab_size": encoder.codebook_size}
     else:
         of_frames |= {"frame_dim": encoder.frame_dim}
-    model = build_model(clap_dim=clap.embedding_dim if clap else 0, **{**of_frames, **fields})
+    model = build_model(**{**of_frames, **fields})
     model.generation_config.max_length = 12
     return model
 

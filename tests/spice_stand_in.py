@@ -135,6 +135,8 @@ def install(folder: Path, monkeypatch) -> dict[str, str]:
         the environment for a child process that shall meet them, too.
     """
     monkeypatch.syspath_prepend(make_coco(folder / "modules"))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pycocoevalcap"]:
+        monkeypatch.delitem(sys.modules, name)  # another test's, which would be found before the stand-in
     (folder / "tmp").mkdir()
     variables = {
         "ENCLAP_JAVA": str(make_program(folder)),

@@ -63,3 +63,24 @@ class SpectrumFrames(LoudnessFrames):
         """(T, 320) -> (T, 8)."""
         spectrum = np.abs(np.fft.rfft(stretches, axis=1))[:, :160].reshape(-1, 8, 20).mean(2)
         return np.log(spectrum + 1e-3).astype(np.float64)  # the package makes it float32
+
+
+class ScaledFrames(SpectrumFrames):
+    """The same, each band scaled; it is saved in a file of its own kind alone."""
+
+    def __init__(self, scales=(1.0,) * 8):
+        self.scales = np.asarray(scales, dtype=np.float64)
+
+    @classmethod
+    def load(cls, source):
+        return cls(np.load(os.path.join(source, "scales.npy")))
+
+    def save(self, folder):
+        os.makedirs(folder, exist_ok=True)
+        np.save(os.path.join(folder, "scales.npy"), self.scales)
+
+    def fingerprint(self):
+        return hashlib.sha256(self.scales.tobytes()).hexdigest()
+
+    def measure(self, stretches):
+        return super().measure(stretches) * self.scales

@@ -230,12 +230,10 @@ def write_captions(args: argparse.Namespace, plan: Plan, caption, report: Report
     """
     output, manifest = args.output, plan.manifest
     # The output is changed only here, where recordings and model are known to be good.
-    if args.overwrite or not os.path.exists(output):
-        remove_states(output)
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.realpath(output))
-    else:
+    if os.path.exists(output):
         replace_rows(output, plan.kept_rows)
+    if not plan.kept_rows:
+        remove_states(output)
     write_manifest(output, manifest)
     with contextlib.ExitStack() as stack:
         states = stack.enter_context(contextlib.closing(open_states(output)))

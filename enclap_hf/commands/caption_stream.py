@@ -9,7 +9,6 @@ place in a sequence.
 """
 
 import functools
-import inspect
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -116,8 +115,6 @@ def caption_as_done(
     Raises:
         RuntimeError: a worker process was killed.
     """
-    if "silence_dbfs" not in inspect.signature(caption._sanitize_parameters).parameters:
-        options.pop("silence_dbfs", None)
     # What a call of the pipeline would hand to its three steps.
     prepare, forward, postprocess = caption._sanitize_parameters(errors="return", **options)
     batches = BatchesByLength(paths, batch_size, window_size)

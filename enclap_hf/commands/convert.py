@@ -37,9 +37,7 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="DIR", required=True, help="folder to write; with --verify or --push-to-hub alone, to read"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
-    parser.add_argument(
-        "--to-published", metavar="DIR", help="write a converted captioner in the published format"
-    )
+    parser.add_argument("--to-published", metavar="DIR", help="write a converted captioner in the published format")
     parser.add_argument(
         "--verify",
         nargs="+",

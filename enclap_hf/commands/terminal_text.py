@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import sys
 import unicodedata
 from typing import TextIO
@@ -63,7 +64,12 @@ def print_problem(command: str, problem: object) -> None:
         command: who says it, such as "enclap convert".
         problem: the error, or its text.
     """
-    print_line(f"{command}: {' '.join(str(problem).split())}", file=sys.stderr)
+    print_line(f"{command}: {join_lines(str(problem))}", file=sys.stderr)
+
+
+def join_lines(text: str) -> str:
+    """A message of several lines as one; spaces within a line, as in names of files, stay."""
+    return re.sub(r"\s*[\n\r]\s*", " ", text.strip())
 
 
 def print_notice(args: argparse.Namespace, text: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .caption_files import CANDIDATE_COLUMNS, CaptionRow, read_caption_file
 from .caption_tables import PATH_COLUMNS
-from .recording_names import is_tail, normalise_name, strip_audio_extension
+from .recording_names import is_tail, list_tails, normalise_name, strip_audio_extension
 
 NO_PREDICTION, NO_CAPTION = "no prediction", "no caption"
 MISSING_RULES = ("skip", "empty", "error")
@@ -282,20 +282,14 @@ class _NameIndex:
         self._whole: dict[str, list[int]] = {}
         self._by_tail: dict[str, list[int]] = {}
         for index, name in enumerate(names):
-            for number, tail in enumerate(_list_tails(name)):
+            for number, tail in enumerate(list_tails(normalise_name(name))):
                 (self._by_tail if number else self._whole).setdefault(tail, []).append(index)
 
     def find(self, name: str) -> list[int]:
         """Indices of the names that end in this one, or that this one ends in."""
-        tails = _list_tails(name)
+        tails = list_tails(normalise_name(name))
         ending_in_this = self._by_tail.get(tails[0], []) if tails else []
         return sum((self._whole.get(tail, []) for tail in tails), []) + ending_in_this
-
-
-def _list_tails(name: str) -> list[str]:
-    """A name, and what is left of it without its first folder, its first two, and so on."""
-    parts = [part for part in normalise_name(name).split("/") if part not in ("", "..")]
-    return ["/".join(parts[first:]) for first in range(len(parts))]
 
 
 def _references_of(row: CaptionRow) -> list[str]:

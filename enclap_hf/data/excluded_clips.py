@@ -1,11 +1,10 @@
 """Reads lists of clips that a training must not see, such as those of a test set, and tells which clips they name."""
 
 import json
-import os
 from collections.abc import Iterable
 
 from .caption_clips import CaptionDataError
-from .recording_names import normalise_name, strip_audio_extension
+from .recording_names import list_tails, normalise_name, strip_audio_extension
 
 
 def read_excluded(path: str) -> frozenset[str]:
@@ -37,8 +36,8 @@ def read_excluded(path: str) -> frozenset[str]:
 
 
 def is_excluded(names: Iterable[str], excluded: frozenset[str]) -> bool:
-    """Whether a list names a clip, by one of its names with or without folders and ending."""
-    return any(name in excluded or os.path.basename(name) in excluded for name in map(_normalize, map(str, names)))
+    """Whether a list names a clip, by one of its names with or without its ending and any of its leading folders."""
+    return any(tail in excluded for name in names for tail in list_tails(_normalize(str(name))))
 
 
 def _normalize(name: str) -> str:

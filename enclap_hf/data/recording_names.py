@@ -14,7 +14,8 @@ import unicodedata
 
 from ..model.audio_loading import AUDIO_EXTENSIONS
 
-_ESCAPED_FORMULA = re.compile(r"'(?=[=+\-@])")
+# What spreadsheets take for the beginning of a formula, behind the apostrophe of `enclap caption --escape-formulas`.
+_ESCAPED_FORMULA = re.compile(r"'(?=[=+\-@\t\r])")
 
 
 def normalise_name(name: str) -> str:
@@ -39,7 +40,7 @@ def spell_name(name: str) -> list[str]:
 
 
 def unescape_formula(text: str) -> str:
-    """A csv cell without the apostrophe that stands before `=`, `+`, `-` or `@`."""
+    """A cell without the apostrophe that stands before `=`, `+`, `-`, `@`, a tab or a carriage return."""
     return text[1:] if _ESCAPED_FORMULA.match(text) else text
 
 
@@ -47,6 +48,12 @@ def strip_audio_extension(name: str) -> str:
     """A name without the ending of a recording; `1.5 m` stays as it is."""
     stem, extension = os.path.splitext(name)
     return stem if extension.lower() in AUDIO_EXTENSIONS else name
+
+
+def list_tails(name: str) -> list[str]:
+    """A normalised name, and what is left of it without its first folder, its first two, and so on."""
+    parts = [part for part in name.split("/") if part not in ("", "..")]
+    return ["/".join(parts[first:]) for first in range(len(parts))]
 
 
 def is_tail(name: str, other: str) -> bool:

@@ -12,12 +12,11 @@ from typing import NamedTuple
 
 from huggingface_hub import CommitInfo
 
-from ..model.encoder_sources import check_source
-from ..model.model_files import read_index, read_json_object
+from ..model.encoder_sources import PLACES_FILE, check_source
+from ..model.model_files import MODEL_FILES, WEIGHTS, read_index, read_json_object
 from ..model.repository import add_remote_code, list_code_files, read_json, update_json, upload_folder
 
 # What a repository consists of, beside its code; all else in a folder stays there. Names are matched in any case.
-MODEL_FILES = ("config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 ROOT_FILES = (
     *MODEL_FILES,
     *("generation_config.json", "processor_config.json", "preprocessor_config.json"),
@@ -27,13 +26,11 @@ ROOT_FILES = (
     *("model_card.json", "evaluation.json", "training_report.json", "*_results.json"),
 )
 SOUND_FILES = ("*.wav", "*.flac", "*.mp3", "*.ogg", "*.opus")
-# Frame encoders that are models of transformers; None is told by the configuration, and is one, too.
-STOCK_FAMILIES = (None, "encodec", "encodec_latents", "dac", "mimi", "xcodec")
-# What no encoder of another family may bring.
+# An encoder whose family does not say what its files are may bring any, but for these.
+ANY_FILES = ("*",)
 CODE_OR_PICKLES = (".*", "*.py", "*.pkl", "*.pickle", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.joblib", "*.so")
 # Why a file is left out.
 LINK, OTHER = "a link out of the folder", "no part of a repository"
-FOLDERS = {"codec": MODEL_FILES, "clap": MODEL_FILES, "sounds": SOUND_FILES}
 
 
 class UploadPlan(NamedTuple):
@@ -114,21 +111,19 @@ def plan_upload(folder: str) -> UploadPlan:
     """
     files, left_out, root = [], {}, os.path.realpath(folder)
     code = [name.lower() for name in list_code_files()]
-    is_stock = (
-        read_json_object(os.path.join(folder, "processor_config.json")).get("frame_encoder_type") in STOCK_FAMILIES
-    )
+    folders = {**list_encoder_files(folder), "sounds": SOUND_FILES}
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
         if not is_within(path, root):
             left_out[name] = LINK
         elif os.path.isfile(path) and matches(name, (*ROOT_FILES, *code)):
             files.append(name)
-        elif os.path.isdir(path) and name in FOLDERS:
+        elif os.path.isdir(path) and name in folders:
             for inner in sorted(os.listdir(path)):
                 inner_path = os.path.join(path, inner)
                 if not is_within(inner_path, root):
                     left_out[f"{name}/{inner}"] = LINK
-                elif os.path.isfile(inner_path) and belongs(inner, name, is_stock):
+                elif os.path.isfile(inner_path) and belongs(inner, folders[name]):
                     files.append(f"{name}/{inner}")
                 else:
                     left_out[f"{name}/{inner}"] = OTHER
@@ -137,11 +132,9 @@ def plan_upload(folder: str) -> UploadPlan:
     return UploadPlan(files, left_out)
 
 
-def belongs(name: str, folder: str, is_stock: bool) -> bool:
+def belongs(name: str, files: tuple[str, ...]) -> bool:
     """Whether a file in one of a repository's folders is a part of it."""
-    if folder == "codec" and not is_stock:
-        return not matches(name, CODE_OR_PICKLES)  # only the family knows its own files
-    return matches(name, FOLDERS[folder])
+    return matches(name, files) and not (files == ANY_FILES and matches(name, CODE_OR_PICKLES))
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -155,10 +148,17 @@ def is_within(path: str, root: str) -> bool:
     return os.path.commonpath([real, root]) == root
 
 
-def list_encoder_parts(processor: dict) -> list[str]:
-    """Sub-folders that hold the encoders of a processor, of which these are the fields."""
-    frames = "clap" if processor.get("frame_encoder_type") == "clap_frames" else "codec"
-    return list(dict.fromkeys([frames, *(["clap"] if processor.get("sequence_vector", "clap") == "clap" else [])]))
+def list_encoder_files(folder: str) -> dict[str, tuple[str, ...]]:
+    """Sub-folders that hold the encoders of a folder's processor, and patterns of the names of their files."""
+    path = os.path.join(folder, "processor_config.json")
+    processor = read_json_object(path) if os.path.exists(path) else {}
+    name, parts = processor.get("frame_encoder_type"), {"codec": MODEL_FILES}
+    if name is not None:
+        from ..model.frame_encoder_families import FRAME_ENCODERS  # takes seconds to import
+
+        family = FRAME_ENCODERS.get(name)
+        parts = {getattr(family, "part", "codec"): getattr(family, "files", ANY_FILES)}
+    return {**parts, **({"clap": MODEL_FILES} if processor.get("sequence_vector", "clap") == "clap" else {})}
 
 
 def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
@@ -177,7 +177,7 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
     if not os.path.exists(path):
         return [*missing, "the processor (processor_config.json)"]
     processor = read_json_object(path)
-    for name in list_encoder_parts(processor):
+    for name, files in list_encoder_files(folder).items():
         source = check_source(processor.get(f"{name}_source") or {"subfolder": name}, f"{name}_source")
         place, subfolder = source.get("repo_id", ""), source.get("subfolder", name)
         if "fingerprint" in source and on_this_machine:
@@ -193,24 +193,16 @@ def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:
                 missing.append(f"{name} (the processor refers to {place}, which does not exist)")
         elif os.path.isabs(place):
             missing.append(f"{name}/ (the processor refers to {place}, a place on this machine)")
-        elif not place and not has_encoder(os.path.join(folder, subfolder), processor if name == "codec" else {}):
-            missing.append(f"{subfolder}/ (config.json, model.safetensors)")
+        elif not place and not _has_files(os.path.join(folder, subfolder), files):
+            named = [file for file in files[:2] if "*" not in file]
+            missing.append(f"{subfolder}/ ({', '.join(named) or 'its files'})")
     return missing
 
 
 def read_places(checkpoint: str) -> dict:
     """Folders of a checkpoint's encoders on this machine, where it was written here."""
-    from ..model.frozen_encoders import PLACES_FILE
-
     path = os.path.join(checkpoint, PLACES_FILE)
     return read_json_object(path) if os.path.exists(path) else {}
-
-
-def has_encoder(folder: str, processor: dict) -> bool:
-    """Whether a folder holds an encoder; of a family without weights of transformers' kind, any file is one."""
-    if processor.get("frame_encoder_type") in STOCK_FAMILIES:
-        return _has_model(folder)
-    return os.path.isdir(folder) and len(os.listdir(folder)) > 0
 
 
 def has_remote_code(folder: str) -> bool:
@@ -227,6 +219,14 @@ def _has_model(folder: str) -> bool:
     if os.path.exists(index):
         files = {"config.json", *read_index(index).values()}
     return all(os.path.exists(os.path.join(folder, name)) for name in files)
+
+
+def _has_files(folder: str, files: tuple[str, ...]) -> bool:
+    """Whether a folder holds an encoder that consists of such files."""
+    if WEIGHTS in files:
+        return _has_model(folder)
+    present = os.listdir(folder) if os.path.isdir(folder) else []
+    return all(any(matches(name, (pattern,)) for name in present) for pattern in files)
 
 
 def _link_weights(source: str, target: str) -> None:

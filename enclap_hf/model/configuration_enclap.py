@@ -42,7 +42,8 @@ class EnClapConfig(BartConfig):
     """
 
     model_type = "enclap"
-    keys_to_ignore_at_inference = ["past_key_values", "caption_loss", "mcm_loss"]
+    # The cache is `cache` from transformers 5.24 on, and `past_key_values` before.
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "caption_loss", "mcm_loss"]
 
     def __init__(
         self,

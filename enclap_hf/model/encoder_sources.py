@@ -17,6 +17,8 @@ from .model_files import read_index
 
 # What an entry may say.
 FIELDS = ("repo_id", "revision", "subfolder", "fingerprint")
+# Beside a checkpoint, which does not hold its encoders: their folders on this machine. Never uploaded, by its name.
+PLACES_FILE = "_encoders.json"
 # Arguments of `from_pretrained` that say how to reach a repository, and so apply to the encoders' files too.
 ACCESS_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token")
 
@@ -112,8 +114,28 @@ def find_folder(source: dict, access: dict, name: str, use_safetensors: bool = T
                 "processor that was saved with its encoders."
             )
     else:
-        arguments = {key: source[key] for key in ("revision", "subfolder") if key in source}
-        folder = EncoderFolder(os.path.dirname(cached_file(place, "config.json", **arguments, **access)))
-        folder.access = access
+        folder = fetch_folder(source, access, name)
     folder.source, folder.use_safetensors = source, use_safetensors
+    return folder
+
+
+def fetch_folder(source: dict, access: dict, name: str) -> EncoderFolder:
+    """The folder of an encoder on the Hub, with its configuration; all of it where it has none of that name.
+
+    Raises:
+        OSError: the Hub cannot be reached and nothing is cached, or there is no such folder.
+    """
+    place, subfolder = source["repo_id"], source.get("subfolder", "")
+    arguments = {key: source[key] for key in ("revision", "subfolder") if key in source}
+    arguments |= {**access, "_raise_exceptions_for_missing_entries": False}
+    configuration = cached_file(place, "config.json", **arguments)
+    if configuration is not None:
+        folder = EncoderFolder(os.path.dirname(configuration))
+        folder.access = access
+        return folder
+    patterns = [f"{subfolder}/*"] if subfolder else None
+    snapshot = snapshot_download(place, revision=source.get("revision"), allow_patterns=patterns, **access)
+    folder = EncoderFolder(os.path.join(snapshot, subfolder))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{place} has no folder {subfolder!r}, to which the processor refers for its {name}.")
     return folder

@@ -4,7 +4,7 @@
 
 A frame encoder alone knows its sampling rate, its frame rate, its codebooks or the width of its features, and how its
 weights are loaded, saved and told apart. Everything else asks it. `FrameEncoder` is the interface with what most
-families share, `CodecFrames` that of the neural codecs of transformers. `processing_enclap.py` lists the families.
+families share, `CodecFrames` that of the neural codecs of transformers. `frame_encoder_families.py` lists them.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import json
 import math
 import os
 import threading
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 
 from .model_checks import CONFIGURATION, load_checked, load_config
-from .model_files import read_json_object
+from .model_files import MODEL_FILES, read_json_object
 
 # Held while a model is loaded, which changes the default device and number type of the whole process.
 LOADING = threading.RLock()
@@ -35,6 +36,7 @@ class FrameEncoder:
         frame_encoder_type: name of the family, as `processor_config.json` has it.
         kind: "codes", int64 (T, K), or "features", float32 (T, F).
         part: sub-folder of a repository that its files are in.
+        files: patterns of their names; what else lies there is not uploaded.
         num_channels: channels that `prepare` reads: 1, and it gets the mean of a recording's; or None, and it gets all.
         sampling_rate: Hz of the samples that `prepare` gets.
         frame_rate: frames of a second, Hz.
@@ -48,6 +50,7 @@ class FrameEncoder:
     frame_encoder_type = ""
     kind = "codes"
     part = "codec"
+    files: tuple[str, ...] = MODEL_FILES
     num_channels: int | None = 1
     sampling_rate = 24_000
     frame_rate = 75.0
@@ -200,10 +203,12 @@ class CodecFrames(FrameEncoder):
 
     @property
     def fingerprint(self) -> str:
-        tensors = {
-            name: tensor for name, tensor in self.model.state_dict().items() if not name.startswith(self.unread_tensors)
-        }
-        return fingerprint_tensors(tensors)
+        return fingerprint_tensors(self.find_read_tensors())
+
+    def find_read_tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors that codes depend on."""
+        tensors = self.model.state_dict()
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(self.unread_tensors)}
 
 
 def load_frozen(model_class: type[PreTrainedModel], source: str) -> PreTrainedModel:
@@ -219,9 +224,18 @@ def load_frozen(model_class: type[PreTrainedModel], source: str) -> PreTrainedMo
 
 
 def fingerprint_tensors(tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of tensors, whatever their names, which differ between versions of transformers."""
+    """SHA-256 of named tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def fingerprint_unnamed(tensors: Iterable[torch.Tensor]) -> str:
+    """SHA-256 of tensors whose names differ between versions of transformers."""
     digests = []
-    for tensor in tensors.values():
+    for tensor in tensors:
         digest = hashlib.sha256(str(tuple(tensor.shape)).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy())
         digests.append(digest.digest())

@@ -5,17 +5,18 @@ Threads that ask at the same time wait for the one that loads. Pickled, they are
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable
 
 import torch
 
 from .clap_encoder import ClapEncoder
-from .encoder_sources import ACCESS_ARGUMENTS, EncoderFolder, check_source, find_folder
+from .encoder_sources import ACCESS_ARGUMENTS, PLACES_FILE, EncoderFolder, check_source, find_folder
 from .frame_encoder import LOADING, FrameEncoder
 
-# Beside a checkpoint, which does not hold its encoders: their folders on this machine. Never uploaded, by its name.
-PLACES_FILE = "_encoders.json"
+logger = logging.getLogger(__name__)
+
 # Parts of a repository that hold encoders, by their folders.
 PARTS = ("codec", "clap")
 
@@ -156,6 +157,21 @@ class FrozenEncoders:
     def list_parts(self) -> list[str]:
         """Parts that the encoders are in."""
         return [part for part in PARTS if part == self.part_of_frames or (part == "clap" and self.reads_clap)]
+
+    def refer_to(self, part: str, places: dict) -> dict:
+        """A reference to an encoder that says nothing of this machine; its place here is added to `places`."""
+        if self.is_elsewhere(part):
+            return self.resolve_source(part)
+        try:
+            if self.has_folder(part):
+                source = self.resolve_source(part)
+                if not os.path.isabs(source["repo_id"]):
+                    return source
+                places[part] = str(self.find_folder(part))
+            return {"fingerprint": self.fingerprint(part)}
+        except OSError as error:  # a checkpoint never ends a run
+            logger.warning("The %s of this processor is no longer to be found: %s", part, error)
+            return {"subfolder": part}
 
     def save_part(self, part: str, folder: str) -> None:
         """Write an encoder, unless the folder is where it is read from."""

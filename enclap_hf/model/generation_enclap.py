@@ -39,10 +39,9 @@ class SharedCrossAttention(BartAttention):
             output, weights = self.attend_to_cache(queries, cache, kwargs.get("attention_mask"))
         else:
             output, weights = super().forward(queries, key_value_states=key_value_states, **kwargs)
-        if (
-            weights is not None
-        ):  # (B, heads, n * S, T + 3) -> (B * n, heads, S, T + 3); no view: an export would test for it
+        if weights is not None:  # (B, heads, n * S, T + 3) -> (B * n, heads, S, T + 3)
             weights = weights.unflatten(2, (num_rows // num_clips, length)).transpose(1, 2)
+            # Copied as a whole: whether a view will do depends on the batch, which an exported graph leaves open.
             weights = weights.clone(memory_format=torch.contiguous_format).flatten(0, 1)
         return output.reshape(num_rows, length, width), weights
 

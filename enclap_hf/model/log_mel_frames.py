@@ -29,6 +29,7 @@ class LogMelFrames(FrameEncoder):
 
     frame_encoder_type = "log_mel"
     kind = "features"
+    files = ("config.json",)
 
     def __init__(
         self,

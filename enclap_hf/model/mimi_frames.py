@@ -3,7 +3,7 @@
 import torch
 from transformers import MimiConfig, MimiModel
 
-from .frame_encoder import CodecFrames
+from .frame_encoder import CodecFrames, fingerprint_unnamed
 
 
 class MimiFrames(CodecFrames):
@@ -27,6 +27,10 @@ class MimiFrames(CodecFrames):
                 f"Asked for {num_codebooks} codebooks of a Mimi; expected at least its {semantic} semantic."
             )
         super().limit_codebooks(num_codebooks)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_unnamed(self.find_read_tensors().values())
 
     def encode_alone(self, clip: torch.Tensor) -> torch.Tensor:
         """(num_samples,) -> (T, K)."""

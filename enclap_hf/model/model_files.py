@@ -24,6 +24,8 @@ DTYPE_BYTES = {
 }
 AGAIN = "Download it or save it again."
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+# Patterns of the names of a model's files.
+MODEL_FILES = ("config.json", WEIGHTS, "model-*-of-*.safetensors", WEIGHTS_INDEX)
 
 
 class ModelFileError(Exception):

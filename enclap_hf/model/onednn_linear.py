@@ -229,8 +229,7 @@ def is_transformed() -> bool:
         or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0
         or not torch._C._is_torch_function_enabled()
-        or torch._C._len_torch_function_stack() > 0
-        and has_function_mode()
+        or (torch._C._len_torch_function_stack() > 0 and has_function_mode())
     )
 
 

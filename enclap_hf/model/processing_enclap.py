@@ -1,8 +1,8 @@
 """The processor: recordings and captions in, model inputs out; token ids in, readable captions out.
 
-It owns the two frozen encoders (`frozen_encoders.py`): the frame encoder, of any family listed here, and the CLAP
-tower. A saved processor holds them, in `codec/` and `clap/`, or refers to repositories on the Hub; a checkpoint of a
-training refers to wherever they are.
+It owns the two frozen encoders (`frozen_encoders.py`): the frame encoder, of any family, and the CLAP tower. A saved
+processor holds them, in `codec/` and `clap/`, or refers to repositories on the Hub; a training's checkpoint refers to
+wherever they are.
 """
 
 import json
@@ -14,11 +14,8 @@ import torch
 from transformers import BatchFeature, ClapAudioModelWithProjection, PreTrainedModel, ProcessorMixin
 
 from .clap_encoder import ClapEncoder
-from .clap_frames import ClapFrames
 from .configuration_enclap import EnClapConfig
-from .dac_frames import DacFrames
-from .encodec_frames import EncodecFrames, EncodecLatents
-from .encoder_sources import ACCESS_ARGUMENTS
+from .encoder_sources import ACCESS_ARGUMENTS, PLACES_FILE
 from .feature_extraction_enclap import EnClapFeatureExtractor
 from .fit_checks import (
     check_captioner,
@@ -28,34 +25,18 @@ from .fit_checks import (
     check_frames,
 )
 from .frame_encoder import FrameEncoder, freeze, pad_frames
-from .frozen_encoders import PLACES_FILE, FrozenEncoders
-from .log_mel_frames import LogMelFrames
+from .frame_encoder_families import find_family, find_family_name
+from .frozen_encoders import FrozenEncoders
 from .losses_enclap import IGNORED_TARGET
-from .mimi_frames import MimiFrames
+from .processor_arguments import clean_up_text, sort_arguments
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
 from .repository_checks import explained_loading
-from .xcodec_frames import XcodecFrames
 
 logger = logging.getLogger(__name__)
 
-# Families of frame encoders by their names in processor_config.json; `register_frame_encoder` adds to them.
-FRAME_ENCODERS: dict[str, type] = {
-    "encodec": EncodecFrames,
-    "encodec_latents": EncodecLatents,
-    "dac": DacFrames,
-    "mimi": MimiFrames,
-    "xcodec": XcodecFrames,
-    "log_mel": LogMelFrames,
-    "clap_frames": ClapFrames,
-}
 SEQUENCE_VECTORS = ("clap", "none")
 # Codebooks of the published captioners, where nothing else is said.
 PUBLISHED_CODEBOOKS = 16
-# The clean-up that transformers applied to BART's text before version 5, in its order.
-PUNCTUATION_CLEAN_UP = (
-    *((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'")),
-    *((" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re")),
-)
 
 
 class EnClapProcessor(ProcessorMixin):
@@ -124,12 +105,7 @@ class EnClapProcessor(ProcessorMixin):
         """
         if isinstance(codec, PreTrainedModel):
             codec = find_family(codec.config.model_type)(freeze(codec))
-        name = next((name for name, family in FRAME_ENCODERS.items() if family is type(codec)), None)
-        if name is None:
-            raise ValueError(
-                f"Got a {type(codec).__name__}, which is no known frame encoder; register its class with "
-                "`enclap_hf.register_frame_encoder(NAME, CLASS)`."
-            )
+        name = find_family_name(codec)
         processor = cls(
             feature_extractor,
             tokenizer,
@@ -421,7 +397,7 @@ class EnClapProcessor(ProcessorMixin):
         for part in parts:
             if part in written and self.encoders.has_folder(part):
                 self.encoders.find_folder(part)  # fails before anything is written
-            source = {"subfolder": part} if part in written else self._refer_to(part, places)
+            source = {"subfolder": part} if part in written else self.encoders.refer_to(part, places)
             setattr(self, f"{part}_source", source)
         try:
             files = super().save_pretrained(save_directory, **kwargs)
@@ -437,21 +413,6 @@ class EnClapProcessor(ProcessorMixin):
             add_remote_code(str(save_directory), self._location.get("repo_id"))
         return files
 
-    def _refer_to(self, part: str, places: dict) -> dict:
-        """A reference to an encoder that says nothing of this machine; its place here is added to `places`."""
-        if self.encoders.is_elsewhere(part):
-            return self.encoders.resolve_source(part)
-        try:
-            if self.encoders.has_folder(part):
-                source = self.encoders.resolve_source(part)
-                if not os.path.isabs(source["repo_id"]):
-                    return source
-                places[part] = str(self.encoders.find_folder(part))
-            return {"fingerprint": self.encoders.fingerprint(part)}
-        except OSError as error:  # a checkpoint never ends a run
-            logger.warning("The %s of this processor is no longer to be found: %s", part, error)
-            return {"subfolder": part}
-
     def push_to_hub(self, repo_id: str, include_encoders: bool | None = None, **kwargs) -> str:
         """Upload the processor with the code to load it, and its encoders as [`save_pretrained`] writes them.
 
@@ -463,71 +424,3 @@ class EnClapProcessor(ProcessorMixin):
             the commit's address.
         """
         return push_parts(repo_id, processor=self, include_encoders=include_encoders, **kwargs)
-
-
-def register_frame_encoder(name: str, family: type) -> None:
-    """Make a family of frame encoders known by a name in `processor_config.json`.
-
-    Args:
-        name: what `frame_encoder_type` says.
-        family: a class with the interface of [`FrameEncoder`]; it need not be derived from it.
-    Raises:
-        TypeError: the class lacks a part of the interface.
-        ValueError: the name is taken by another class.
-    """
-    methods = ("prepare", "encode", "load", "save")
-    missing = [part for part in methods if not callable(getattr(family, part, None))]
-    missing += [part for part in ("fingerprint",) if not hasattr(family, part)]
-    if missing:
-        raise TypeError(f"Got {family!r} as a frame encoder, which lacks {', '.join(missing)}; see `FrameEncoder`.")
-    known = FRAME_ENCODERS.get(name)
-    if known is not None and (known.__module__, known.__qualname__) != (family.__module__, family.__qualname__):
-        raise ValueError(f"Got the frame encoder {name!r}, which is {known.__name__} already; choose another name.")
-    FRAME_ENCODERS[name] = family
-
-
-def find_family(name: str | None, folder: str | None = None) -> type:
-    """The class of a family of frame encoders, by its name or by the `model_type` of the codec in a folder."""
-    if name is None:
-        path = os.path.join(folder, "config.json")
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"{folder} has no config.json, which says what frame encoder it is.")
-        with open(path, encoding="utf-8") as file:
-            name = json.load(file).get("model_type")
-    if name not in FRAME_ENCODERS:
-        raise ValueError(
-            f"Got the frame encoder {name!r}; expected one of {', '.join(FRAME_ENCODERS)}, or one that was registered "
-            "with `enclap_hf.register_frame_encoder` before."
-        )
-    return FRAME_ENCODERS[name]
-
-
-def sort_arguments(arguments: dict) -> tuple[dict, dict]:
-    """Arguments of a processor's call, as transformers names them, for recordings and for captions.
-
-    Raises:
-        TypeError: an argument that no processor takes.
-        ValueError: tensors of another kind.
-    """
-    arguments = {**arguments, **(arguments.pop("common_kwargs", None) or {})}
-    of_audio = dict(arguments.pop("audio_kwargs", None) or {})
-    of_text = dict(arguments.pop("text_kwargs", None) or {})
-    for name in ("truncation", "max_length", "add_special_tokens"):
-        if name in arguments:
-            of_text[name] = arguments.pop(name)
-    for group in (arguments, of_audio, of_text):
-        group.pop("padding", None)  # batches are always padded to their longest, which is what it asks for
-        if group.pop("return_tensors", "pt") not in ("pt", None):
-            raise ValueError('The processor returns torch tensors; leave `return_tensors` out or pass "pt".')
-    unknown = [*arguments, *(name for name in of_audio if name != "sampling_rate")]
-    unknown += [name for name in of_text if name not in ("truncation", "max_length", "add_special_tokens")]
-    if unknown:
-        raise TypeError(f"Got {', '.join(f'`{name}`' for name in unknown)}, which this processor does not know.")
-    return of_audio, of_text
-
-
-def clean_up_text(text: str) -> str:
-    """Join punctuation to its word, as transformers 4 did for BART: "it does n't stop ." -> "it doesn't stop."."""
-    for apart, joined in PUNCTUATION_CLEAN_UP:
-        text = text.replace(apart, joined)
-    return text

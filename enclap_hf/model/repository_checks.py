@@ -91,6 +91,10 @@ def check_processor_files(folder: str, own_code_only: bool = False) -> None:
     check_plain(PROCESSOR, fields, path)
     if fields.get("processor_class") not in (None, "EnClapProcessor"):
         raise wrong_value(path, "processor_class", fields["processor_class"], "EnClapProcessor")
+    if fields.get("sequence_vector") not in (None, "clap", "none"):
+        raise wrong_value(path, "sequence_vector", fields["sequence_vector"], "clap or none")
+    if not isinstance(fields.get("frame_encoder_type"), (str, type(None))):
+        raise wrong_value(path, "frame_encoder_type", fields["frame_encoder_type"], "the name of a frame encoder")
     number = fields.get("num_codebooks")
     if number is not None and (type(number) is not int or not 1 <= number <= 1024):
         raise wrong_value(path, "num_codebooks", number, "a whole number from 1 to 1024")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import resource
 import statistics
 import sys
 import time
@@ -83,10 +82,11 @@ class StepTimes(TrainerCallback):
         self.seconds.append(time.perf_counter() - self._began)
 
     def summarize(self) -> dict[str, float]:
-        """`step_time_s`, the median after the first steps, and `peak_memory_gib`; no time where no step was taken."""
+        """`step_time_s`, the median after the first steps, and `peak_memory_gib`; without what is not known."""
         seconds = self.seconds[_NUM_WARM_UP_STEPS:] or self.seconds
-        times = {"step_time_s": round(statistics.median(seconds), 4)} if seconds else {}
-        return {**times, "peak_memory_gib": round(measure_peak_memory_gib(), 3)}
+        summary = {"step_time_s": round(statistics.median(seconds), 4)} if seconds else {}
+        peak = measure_peak_memory_gib()
+        return summary if peak is None else {**summary, "peak_memory_gib": round(peak, 3)}
 
 
 def compare_evaluations(log_history: Sequence[dict], metric: str) -> dict[str, float]:
@@ -123,15 +123,20 @@ def describe_training(results: dict[str, float], metric: str) -> list[str]:
             f"step {results['last_eval_step']}" + (f", {last / first:.1f} x." if first else ".")
         )
     if "train_step_time_s" in results:
-        time_s, memory = results["train_step_time_s"], results["train_peak_memory_gib"]
-        lines.append(f"Median step {time_s:.3f} s, peak memory {memory:.2f} GiB.")
+        memory = results.get("train_peak_memory_gib")
+        peak = "" if memory is None else f", peak memory {memory:.2f} GiB"
+        lines.append(f"Median step {results['train_step_time_s']:.3f} s{peak}.")
     return lines
 
 
-def measure_peak_memory_gib() -> float:
-    """Most memory that this process has had: of its GPU where it uses one, else of the machine."""
+def measure_peak_memory_gib() -> float | None:
+    """Most memory that this process has had: of its GPU where it uses one, else of the machine; None on Windows."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**30
+    try:
+        import resource  # of Unix alone
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 

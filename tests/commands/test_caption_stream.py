@@ -12,7 +12,6 @@ import torch
 import caption_runs
 from caption_runs import RATE, caption_of, line_of, names_in, read_rows, run
 from conftest import make_clip
-from enclap_hf.commands import caption as caption_command
 from enclap_hf.commands import caption_stream
 
 captioner, load_once, recordings = caption_runs.captioner, caption_runs.load_once, caption_runs.recordings
@@ -172,71 +171,44 @@ def test_a_worker_that_is_killed_ends_the_run_in_one_line_with_its_rows(capsys, 
 # Silence
 
 
-class HearsSilence:
-    """A captioner of which `silence_dbfs` is an argument, as a pipeline that reports silence has it."""
+def test_the_commands_level_is_the_pipelines():
+    from enclap_hf.commands.caption_arguments import SILENCE_DBFS
+    from enclap_hf.model import pipeline
 
-    def __init__(self, captioner, as_list: bool):
-        self.captioner, self.as_list = captioner, as_list
-        self.processor, self.model = captioner.processor, captioner.model
-
-    def _sanitize_parameters(self, errors, silence_dbfs=None, **options):
-        return {"errors": errors, "silence_dbfs": silence_dbfs}, options, {}
-
-    def preprocess(self, path, errors, silence_dbfs):
-        samples, _ = soundfile.read(path)
-        if silence_dbfs is not None and np.abs(samples).max() < 10 ** (silence_dbfs / 20):
-            return {"clip": [{"silent": True}]}
-        return self.captioner.preprocess(path, errors=errors)
-
-    def forward(self, batch, **options):
-        return {"clips": batch["clip"], "options": [options] * len(batch["clip"])}
-
-    def postprocess(self, outputs):
-        clip = outputs["clips"][0]
-        if clip.get("silent"):
-            return [{"text": "", "silent": True}] if self.as_list else {"text": "", "silent": True}
-        done = self.captioner.forward({"clip": [clip]}, **outputs["options"])
-        result = self.captioner.postprocess(done)
-        return result if isinstance(result, list) else {**result, "score": -1.25}
+    assert SILENCE_DBFS == pipeline.SILENCE_DBFS
 
 
-@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize("n_best", [1, 2])
 @pytest.mark.parametrize("extension", ["csv", "jsonl"])
-def test_a_silent_recording_is_a_row_of_its_own_kind(
-    capsys, recordings, tmp_path, captioner, monkeypatch, extension, as_list
-):
+def test_a_silent_recording_is_a_row_of_its_own_kind(capsys, recordings, tmp_path, extension, n_best):
     """Ten seconds of zeros had a bike bell trilling in them."""
-    monkeypatch.setattr(caption_command, "load_pipeline", lambda args, model: HearsSilence(captioner, as_list))
-    quiet = (("zeros.wav", 0.0), ("-80.wav", 1e-4), ("-66.wav", 5e-4))
-    for name, peak in quiet:
+    for name, peak in (("zeros.wav", 0.0), ("-80.wav", 1e-4), ("-66.wav", 5e-4)):
         tone = peak * np.sin(np.arange(RATE) / 9)
         soundfile.write(os.path.join(recordings, name), tone, RATE, subtype="FLOAT")
     output = tmp_path / f"captions.{extension}"
-    status, _, err = run(capsys, recordings, "--output", str(output))
+    options = ["--num-return-sequences", str(n_best), "--num-beams", "2"]
+    status, _, err = run(capsys, recordings, "--output", str(output), *options)
     assert status == 0
     assert any("2 recordings are silent (no sample above -70 dBFS)" in line for line in err)
     assert any("Captioned 4 recordings into" in line for line in err)
     rows = {os.path.basename(row["file_name"]): row for row in read_rows(output)}
+    assert len(read_rows(output)) == 2 + 4 * n_best
     yes, no = ("true", "false") if extension == "csv" else (True, False)
     for name, silent in (("zeros.wav", yes), ("-80.wav", yes), ("-66.wav", no), ("clip0.wav", no)):
         assert rows[name]["silent"] == silent and bool(rows[name]["caption"]) == (silent == no)
-    assert float(rows["clip0.wav"]["score"]) == -1.25 and not rows["zeros.wav"].get("score")
-    status, _, err = run(capsys, recordings, "--output", str(output), "--resume")
+    assert float(rows["clip0.wav"]["score"]) < 0 and not rows["zeros.wav"].get("score")
+    status, _, err = run(capsys, recordings, "--output", str(output), "--resume", *options)
     assert status == 0 and "6 of 6" in err[0], "silent ones are done"
     assert Path(f"{output}.manifest.json").read_text().count('"silent": 2') == 1
 
 
-def test_silence_is_printed_as_an_empty_caption_and_can_be_turned_off(capsys, recordings, captioner, monkeypatch):
-    monkeypatch.setattr(caption_command, "load_pipeline", lambda args, model: HearsSilence(captioner, False))
+def test_silence_is_printed_as_an_empty_caption_and_can_be_turned_off(capsys, recordings, captioner):
     path = os.path.join(recordings, "zeros.wav")
     soundfile.write(path, np.zeros(RATE), RATE)
     status, out, err = run(capsys, path)
-    assert (
-        status == 0
-        and out == [f"{path}\t"]
-        and err == ["1 recording is silent (no sample above -70 dBFS) and got no caption."]
-    )
-    assert run(capsys, path, "--silence-dbfs", "none") == (0, [line_of(captioner, path)], [])
+    assert (status, out) == (0, [f"{path}\t"])
+    assert err == ["1 recording is silent (no sample above -70 dBFS) and got no caption."]
+    assert run(capsys, path, "--silence-dbfs", "none") == (0, [line_of(captioner, path, silence_dbfs=None)], [])
     status, out, err = run(capsys, path, os.path.join(recordings, "clip0.wav"), "--silence-dbfs", "0")
     assert status == 0 and all(line.endswith("\t") for line in out) and "2 recordings are silent" in err[0]
 

@@ -225,7 +225,8 @@ def test_a_write_that_fails_half_way_leaves_whole_rows(capsys, recordings, tmp_p
     assert sorted(names_in(output)) == ["clip0.wav", "clip1.wav", "clip2.wav"]
 
 
-def test_a_resumed_output_survives_a_disk_that_is_full_from_the_start(capsys, recordings, tmp_path, monkeypatch):
+@pytest.mark.parametrize("word", ["--resume", "--overwrite"])
+def test_an_output_survives_a_disk_that_is_full_from_the_start(capsys, recordings, tmp_path, monkeypatch, word):
     output = tmp_path / "captions.csv"
     run(capsys, recordings, "--output", str(output))
     soundfile.write(os.path.join(recordings, "new.wav"), make_clip(0.5), RATE)
@@ -239,7 +240,7 @@ def test_a_resumed_output_survives_a_disk_that_is_full_from_the_start(capsys, re
 
     with monkeypatch.context() as patched:
         patched.setattr("builtins.open", open_full)
-        status, _, err = run(capsys, recordings, "--output", str(output), "--resume")
+        status, _, err = run(capsys, recordings, "--output", str(output), word)
     assert status == 2 and "No space left on device" in err[-1] and output.read_bytes() == whole
     assert_rows_are_safe(output, recordings)
 

@@ -1,12 +1,14 @@
 """Every sub-command of `enclap` explains itself, and `enclap scenes` writes scenes."""
 
 import csv
+import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
-from enclap_hf.cli import main
+from enclap_hf.cli import build_parser, main
 from enclap_hf.sound_scenes import write_scenes
 
 
@@ -35,6 +37,41 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 def test_every_command_has_a_help(capsys, command, said):
     status, out, err = run(capsys, *command, "--help")
     assert status == 0 and err == "" and said in out and out.startswith(" ".join(["usage: enclap", *command]))
+
+
+@pytest.mark.parametrize("command", ["caption", "scenes", "convert", "push", "demo"])
+def test_every_example_of_a_help_is_a_command_that_parses(capsys, command):
+    text = run(capsys, command, "--help")[1]
+    examples = re.sub(r"\\\n\s*", " ", text).split("examples:")[1].splitlines()
+    commands = [line.strip().split("   ")[0] for line in examples if line.strip().startswith("enclap ")]
+    assert len(commands) >= 2
+    for line in commands:
+        if "..." not in line:
+            args = build_parser().parse_args(shlex.split(line)[1:])
+            assert args.run.__name__ == f"run_{command}"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["caption", "a.wav"], "nothing was written to a file."),
+        (["caption", "a.wav", "--output", "no.csv"], "nothing was written to a file."),
+        (["caption", "a.wav", "--output", "there.csv"], "the rows in there.csv are kept; --resume goes on with it."),
+        (["scenes", "--output", "s", "--num-scenes", "1"], "the scenes in s/audio are kept"),
+        (["push", "folder", "me/x"], "the Hub had confirmed no commit, so me/x is as it was"),
+        (["demo"], "the page is closed."),
+    ],
+)
+def test_an_interruption_says_what_it_has_left(capsys, tmp_path, monkeypatch, command, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.csv").touch()
+
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"enclap_hf.commands.{command[0]}.run_{command[0]}", interrupt)
+    status, out, err = run(capsys, *command)
+    assert (status, out) == (130, "") and err.startswith(f"\nenclap: interrupted; {said}") and err.count("\n") == 2
 
 
 def test_the_version_is_told(capsys):

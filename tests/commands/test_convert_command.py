@@ -59,6 +59,76 @@ def test_wrong_usage_is_said_in_one_line(tmp_path, capsys, arguments, message):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("options", [["--enclap", "x", "--clap", "y"], ["--to-published", "x"]])
+@pytest.mark.parametrize("place", ["/proc/out", "n" * 300, "file/out"])
+def test_an_output_that_cannot_be_made_is_said_before_anything_is_read(tmp_path, capsys, options, place):
+    (tmp_path / "file").touch()
+    assert main(["convert", *options, "--output", str(tmp_path / place)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "Reading" not in said
+    assert "cannot be written" in said or "does not exist" in said
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def stop(*arguments, **options):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_tells_the_truth_about_what_is_written(sources, converted, tmp_path, capsys, monkeypatch):
+    """It said that what was written is kept, and nothing was."""
+    from enclap_hf.commands import convert
+    from enclap_hf.conversion import convert_published
+
+    arguments = [text for name, value in sources.items() for text in (f"--{name}", value)]
+    output = str(tmp_path / "out")
+
+    def interrupt(target, name, *words: str) -> str:
+        capsys.readouterr()
+        with monkeypatch.context() as patched:
+            patched.setattr(target, name, stop)
+            assert main(["convert", *words]) == 130
+        return capsys.readouterr().err.splitlines()[-1]
+
+    said = interrupt(convert_published, "write_card", *arguments, "--output", output)
+    assert said == "enclap: interrupted; nothing was written." and os.listdir(tmp_path) == []
+    said = interrupt(convert, "push_folder", *arguments, "--output", output, "--push-to-hub", "me/x")
+    assert said == f"enclap: interrupted; {output} is complete, but it was not uploaded to me/x."
+    assert {"config.json", "model.safetensors", "codec", "clap"} <= set(os.listdir(output))
+    before = {path: path.read_bytes() for path in Path(output).rglob("*") if path.is_file()}
+    said = interrupt(convert_published, "write_card", *arguments, "--output", output, "--overwrite")
+    assert said == "enclap: interrupted; nothing was written."
+    assert {path: path.read_bytes() for path in Path(output).rglob("*") if path.is_file()} == before
+    said = interrupt(convert, "push_folder", "--output", converted, "--push-to-hub", "me/x")
+    assert said == f"enclap: interrupted; {converted} is as it was, and was not uploaded."
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
+def test_a_full_disk_or_memory_is_one_line_and_leaves_nothing(sources, tmp_path, capsys, monkeypatch, error):
+    from enclap_hf.conversion import convert_published
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(convert_published, "save_repository", fail)
+    arguments = [text for name, value in sources.items() for text in (f"--{name}", value)]
+    assert main(["convert", *arguments, "--output", str(tmp_path / "out"), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.endswith(". Nothing was written.\n") and os.listdir(tmp_path) == []
+    assert "No space left on device" in said or "memory is full" in said
+
+
+def test_recordings_to_compare_are_found_before_anything_is_converted(sources, tmp_path, capsys, monkeypatch):
+    from enclap_hf.conversion import original_packages
+
+    monkeypatch.setattr(original_packages, "import_packages", lambda: None)
+    (tmp_path / "empty").mkdir()
+    arguments = [text for name, value in sources.items() for text in (f"--{name}", value)]
+    assert main(["convert", *arguments, "--output", str(tmp_path / "out"), "--verify", str(tmp_path / "empty")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "holds no audio file" in said and os.listdir(tmp_path) == ["empty"]
+
+
 def save_models_of_other_kinds(folder) -> None:
     """What a user may take for the sources: a text, folders without and with another model, a 48 kHz codec."""
     (folder / "notes.txt").write_text("not a checkpoint")

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from enclap_hf.model.audio_encoders import AudioEncoders
 
 import enclap_hf.conversion.original_packages as original
 from conftest import make_clip
@@ -24,6 +23,8 @@ from enclap_hf import EnClapFeatureExtractor
 from enclap_hf.cli import main
 from enclap_hf.conversion.published_files import ConversionError, read_state_dict
 from enclap_hf.conversion.published_tensor_maps import convert_clap_tensors, convert_encodec_tensors
+from enclap_hf.model.clap_encoder import ClapEncoder
+from enclap_hf.model.encodec_frames import EncodecFrames
 from original_formats import PUBLISHED, MelSpectrogram, install_stand_ins
 
 missing = [name for name in ("encodec", "laion_clap") if importlib.util.find_spec(name) is None]
@@ -98,7 +99,9 @@ def fused_file(stand_ins, tmp_path_factory) -> str:
 
 
 def encode(codec, waveforms: list) -> list:
-    return AudioEncoders(codec, {}).encode_codes([torch.from_numpy(waveform) for waveform in waveforms], 16)
+    frames = EncodecFrames(codec)
+    frames.limit_codebooks(16)
+    return frames.encode([torch.from_numpy(waveform) for waveform in waveforms])
 
 
 @needs_originals
@@ -142,10 +145,10 @@ def compare_embeddings(path: str, num_samples: list[int]) -> list[float]:
     extractor = EnClapFeatureExtractor(
         long_clips="fusion" if package.fusion else "middle", mel_scale="htk" if package.fusion else "slaney"
     )
-    encoders, cosines, all_theirs = AudioEncoders({}, tower), [], []
+    encoder, cosines, all_theirs = ClapEncoder(tower), [], []
     clips = [make_clip(length / CLAP_RATE, seed, CLAP_RATE) for seed, length in enumerate(num_samples)]
     prepared = extractor(clips, sampling_rate=CLAP_RATE)
-    ours = encoders.embed_features(prepared["input_features"], prepared["is_longer"])
+    ours = encoder.embed(prepared["input_features"], prepared["is_longer"])
     for row, clip in zip(ours, clips, strict=True):
         theirs = package.embed(clip)
         all_theirs.append(theirs)

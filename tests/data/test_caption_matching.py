@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from enclap_hf.commands.caption_output import open_writer
+from enclap_hf.commands.caption_output import WholeRecordsFile, start_writing
 from enclap_hf.commands.score import main
 from enclap_hf.data.caption_matching import match_names
 from enclap_hf.metrics import AudioCaptioningMetrics
@@ -23,11 +23,13 @@ def in_the_folder_of_the_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def write_captions(path, captions, folder=""):
+def write_captions(path, captions, folder="", escapes=False):
     """A file as `enclap caption --output` writes it; a caption of None is a recording that failed."""
-    with open_writer(str(path)) as write_row:
-        for name, caption in captions.items():
-            write_row(folder + name, {"text": caption} if caption is not None else {"text": None, "error": "no audio"})
+    file = WholeRecordsFile(str(path))
+    write = start_writing(file, str(path), escapes)
+    for name, caption in captions.items():
+        write(folder + name, {"text": caption} if caption is not None else {"text": None, "error": "no audio"})
+    file.close()
     return str(path)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from caption_files import by_name, write_wav
+from caption_files import by_name, write_table, write_wav
 from enclap_hf.commands.score import main
 from enclap_hf.data.caption_clips import CaptionDataError
 from enclap_hf.data.caption_files import read_caption_file
@@ -238,6 +238,81 @@ def test_a_wrapped_list_is_read_for_scoring_too(tmp_path):
     (tmp_path / "t.json").write_text(json.dumps({"data": rows}))
     (row,) = read_caption_file(tmp_path / "t.json")
     assert (row.file_name, row.caption) == ("a.wav", "rain")
+
+
+# Escaped formulas, and other spellings of a name
+
+
+@pytest.mark.parametrize("name", ["=SUM(1).wav", "+1.wav", "-0Gj8.wav", "@home.wav"])
+def test_names_that_were_kept_from_being_formulas_are_the_recordings(tmp_path, capsys, name):
+    """As `enclap caption --escape-formulas` writes them; a caption is written so, too."""
+    write_wav(tmp_path / name)
+    write_table(tmp_path / "escaped.csv", [{"file_name": f"'{name}", "caption": "'=rain"}])
+    clips, bad = read_caption_table(str(tmp_path / "escaped.csv"))
+    assert bad == [] and clips[0].audio == str(tmp_path / name) and clips[0].captions == ("=rain",)
+    write_table(tmp_path / "references.csv", [{"file_name": name, "caption": "=rain"}])
+    command = [str(tmp_path / "escaped.csv"), "--references", str(tmp_path / "references.csv"), "--metrics", "bleu_1"]
+    assert main(command) == 0 and "1 clips, 1 references" in capsys.readouterr().out
+    assert read_caption_file(tmp_path / "escaped.csv")[0].caption == "=rain"
+
+
+def test_a_file_that_has_the_very_name_is_meant(tmp_path):
+    for name in ("'=a.wav", "=a.wav", "'b.wav"):
+        write_wav(tmp_path / name)
+    rows = [{"file_name": name, "caption": name} for name in ("'=a.wav", "'b.wav")]
+    clips, bad = read_caption_table(str(write_table(tmp_path / "t.csv", rows)))
+    assert bad == [] and [clip.audio for clip in clips] == [str(tmp_path / name) for name in ("'=a.wav", "'b.wav")]
+    assert [clip.captions for clip in clips] == [("=a.wav",), ("'b.wav",)]  # captions alone
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    ("of_table", "of_disk"),
+    [
+        (f"{COMPOSED}.wav", f"{DECOMPOSED}.wav"),
+        (f"{DECOMPOSED}.wav", f"{COMPOSED}.wav"),
+        (f"{COMPOSED}/a.wav", f"{DECOMPOSED}/a.wav"),
+        (f"{DECOMPOSED} 1.5", f"{COMPOSED} 1.5.flac"),
+        ("\ud55c\uad6d.wav", "\u1112\u1161\u11ab\u1100\u116e\u11a8.wav"),  # Korean syllables and their letters
+        (r"audio\x.wav", "audio/x.wav"),
+        (r".\audio\sub\x.wav", "audio/sub/x.wav"),
+        (r"C:\data\audio\x.wav", "audio/x.wav"),
+        (r"audio\x.wav", r"audio\x.wav"),
+        ("audio/x.wav", "x.wav"),
+    ],
+)
+def test_other_spellings_of_a_name_are_found(tmp_path, capsys, of_table, of_disk):
+    write_wav(tmp_path / of_disk)
+    write_wav(tmp_path / "other.wav")
+    path = str(write_table(tmp_path / "t.csv", [{"file_name": of_table, "caption": "rain"}]))
+    clips, bad = read_caption_table(path)
+    assert bad == [] and [clip.audio for clip in clips] == [str(tmp_path / of_disk)]
+    (tmp_path / "l.txt").write_text(of_disk, encoding="utf-8")
+    with pytest.raises(CaptionDataError, match="has no usable clip"):  # a test set must not slip in by its spelling
+        open_source(DataSource(path, exclude=str(tmp_path / "l.txt"))).read_clips()
+    predictions = write_table(tmp_path / "p.csv", [{"file_name": of_disk, "candidate": "rain"}])
+    assert main([str(predictions), "--references", path, "--metrics", "bleu_1"]) == 0
+    assert "bleu_1     1.0000" in capsys.readouterr().out
+
+
+def test_two_files_that_differ_in_their_spelling_alone_are_told_apart(tmp_path):
+    for name in (COMPOSED, DECOMPOSED):
+        write_wav(tmp_path / f"{name}.wav")
+    for name in (COMPOSED, DECOMPOSED):
+        table = write_table(tmp_path / "t.csv", [{"file_name": f"{name}.wav", "caption": "rain"}])
+        clips, _ = read_caption_table(str(table))
+        assert clips[0].audio == str(tmp_path / f"{name}.wav")
+
+
+@pytest.mark.parametrize("of_table", ["test/1.wav", "/data/test/1.wav", r"test\1.wav", "test/1"])
+def test_a_recording_of_another_folder_is_not_meant(tmp_path, of_table):
+    """The caption of a clip that was not downloaded would be learnt for another of its name."""
+    write_wav(tmp_path / "train" / "1.wav")
+    table = write_table(tmp_path / "t.csv", [{"file_name": of_table, "caption": "rain"}])
+    _, (bad,) = read_caption_table(str(table))
+    assert bad.reason == f"no such recording in {tmp_path}; {tmp_path}/train/1.wav is in another folder"
 
 
 # Fields that a kind of source does not read

@@ -117,6 +117,28 @@ def test_runs_of_other_arguments_are_not_put_into_the_same_table(tmp_path, monke
     run(tmp_path, monkeypatch, plan, *look, "--table_only", "True")
 
 
+def test_runs_share_features_where_their_encoders_are_named_alike(tmp_path, monkeypatch, plan):
+    """Features of other encoders are refused in one folder, and those that a captioner reads must all be there."""
+    mel = {"scores": [0, 0, 0], "frames": "log_mel"}
+    plan["variants"] = {
+        "mel, no CLAP": {**mel, "use_clap": False},
+        "mel": mel,
+        "codes": {"scores": [0, 0, 0]},
+        "named": {**mel, "features_dir": str(tmp_path / "own")},
+        "DAC": {"scores": [0, 0, 0], "frame_encoder_name_or_path": "descript/dac_44khz"},
+    }
+    journal = run(tmp_path, monkeypatch, plan, "--seeds", "1", "--overrides", '{"seconds": 0}')
+    made = [os.path.basename(folder) for event, folder, *_ in journal if event == "features"]
+    assert sorted(made) == ["codes-seed1", "dac-seed1", "mel-seed1", "named-seed1"]
+    folders = {}
+    for path in (tmp_path / "runs").glob("*/recipe.json"):
+        folders[path.parent.name] = os.path.basename(json.loads(path.read_text())["features_dir"])
+    assert folders == {
+        **{f"{name}-seed1": "_features_log_mel" for name in ("mel-no-clap", "mel")},
+        **{"codes-seed1": "_features", "dac-seed1": "_features_descript-dac_44khz", "named-seed1": "own"},
+    }
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_ends_all_runs(tmp_path, plan, stop):
     (tmp_path / "plan.json").write_text(json.dumps(plan))

@@ -13,9 +13,9 @@ from conftest import build_clap, build_model, build_processor, make_clip
 from enclap_hf import DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
 from enclap_hf.model.clap_frames import ClapFrames
 from enclap_hf.model.encodec_frames import EncodecFrames
-from enclap_hf.model.frame_encoder import fingerprint_tensors
+from enclap_hf.model.frame_encoder import fingerprint_tensors, fingerprint_unnamed
+from enclap_hf.model.frame_encoder_families import find_family
 from enclap_hf.model.log_mel_frames import LogMelFrames
-from enclap_hf.model.processing_enclap import find_family
 from enclap_hf.model.repository import save_repository
 from enclap_hf.training.trainer import EnClapTrainer
 from frame_encoder_models import (
@@ -342,14 +342,16 @@ def test_the_family_is_told_by_the_codecs_own_configuration(name, tmp_path):
 # What identifies it
 
 
-def test_a_fingerprint_follows_the_weights_and_not_their_names():
+def test_a_fingerprint_follows_the_weights_and_their_names():
     torch.manual_seed(0)
     first, second = torch.randn(3, 4), torch.randn(5)
+    changed = [{"a": first.reshape(4, 3), "b": second}, {"a": first + 1e-6, "b": second}, {"a": first}]
     expected = fingerprint_tensors({"a": first, "b": second})
-    assert fingerprint_tensors({"z": first, "b": second}) == expected
-    assert fingerprint_tensors({"a": first.reshape(4, 3), "b": second}) != expected
-    assert fingerprint_tensors({"a": first + 1e-6, "b": second}) != expected
-    assert fingerprint_tensors({"a": first}) != expected
+    assert fingerprint_tensors({"b": second, "a": first}) == expected
+    assert all(fingerprint_tensors(tensors) != expected for tensors in [*changed, {"a": first, "c": second}][1:])
+    expected = fingerprint_unnamed([first, second])
+    assert fingerprint_unnamed([second, first]) == expected
+    assert all(fingerprint_unnamed(tensors.values()) != expected for tensors in changed)
 
 
 @pytest.mark.parametrize("build", [build_encodec, build_dac, build_mimi], ids=["encodec", "dac", "mimi"])

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from transformers import pipeline
+from transformers import EncoderDecoderCache, pipeline
 from transformers.modeling_outputs import BaseModelOutput
 
 from conftest import build_model, make_clip, make_inputs
@@ -227,6 +227,13 @@ def test_one_argument_captions_in_bfloat16_and_leaves_the_front_end_in_float32()
     assert caption.processor.codec.dtype == caption.processor.clap.dtype == torch.float32
     expected = pipeline("audio-captioning", model=DEFAULT_MODEL).processor(audio=[clip])
     assert torch.equal(codes, expected["audio_codes"]) and torch.equal(embedding, expected["clap_embedding"])
+
+
+def test_evaluation_leaves_the_cache_out(tiny_model, audio):
+    """A trainer gathers every output that the configuration does not name."""
+    out = tiny_model(**audio, decoder_input_ids=torch.tensor([[2, 0]] * 3), use_cache=True)
+    left_out = [value for name, value in out.items() if name in tiny_model.config.keys_to_ignore_at_inference]
+    assert [type(value) for value in left_out] == [EncoderDecoderCache]
 
 
 def test_no_cache_gives_the_same_ids(tiny_model, audio):

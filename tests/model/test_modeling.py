@@ -234,17 +234,18 @@ def test_cached_steps_equal_one_pass(tiny_model):
     with torch.no_grad():
         whole = tiny_model(**inputs, decoder_input_ids=ids).logits
         states = tiny_model.model.encoder(**inputs)
-        cache, steps = None, []
+        cache, steps = {}, []
         for s in range(4):
             out = tiny_model(
                 attention_mask=inputs["attention_mask"],
                 encoder_outputs=states,
                 decoder_input_ids=ids[:, s : s + 1],
-                past_key_values=cache,
+                **cache,
                 use_cache=True,
                 cache_position=torch.tensor([s]),
             )
-            cache = out.past_key_values
+            cache = {name: out[name] for name in out.keys() & {"cache", "past_key_values"}}
+            assert cache
             steps.append(out.logits)
     torch.testing.assert_close(torch.cat(steps, 1), whole, atol=ATOL * 10, rtol=0)
 

@@ -15,7 +15,7 @@ import torch
 from conftest import build_clap, build_codec, build_feature_extractor, build_processor, build_tokenizer, make_clip
 from enclap_hf import AudioLoadError, EnClapFeatureExtractor, EnClapProcessor
 from enclap_hf.hub.export import find_missing_parts
-from enclap_hf.model.processing_enclap import clean_up_text
+from enclap_hf.model.processor_arguments import clean_up_text
 
 RATE = 24_000
 

@@ -12,7 +12,7 @@ from transformers import Seq2SeqTrainingArguments, pipeline
 import enclap_hf
 from conftest import build_clap, build_feature_extractor, build_tokenizer, make_clip
 from enclap_hf import DataCollatorForEnClap, EnClapForConditionalGeneration, EnClapProcessor
-from enclap_hf.model import processing_enclap
+from enclap_hf.model import frame_encoder_families
 from enclap_hf.model.repository import save_repository
 from enclap_hf.training.trainer import EnClapTrainer
 from frame_encoder_models import build_captioner_for, build_frame_processor
@@ -26,7 +26,7 @@ CLIPS = [make_clip(0.5 + 0.3 * i, seed=i) * 0.2 * (i + 1) for i in range(4)]
 @pytest.fixture(autouse=True)
 def families(monkeypatch):
     """The toys are registered for the length of a test."""
-    monkeypatch.setattr(processing_enclap, "FRAME_ENCODERS", dict(processing_enclap.FRAME_ENCODERS))
+    monkeypatch.setattr(frame_encoder_families, "FRAME_ENCODERS", dict(frame_encoder_families.FRAME_ENCODERS))
     for name, family in TOYS.items():
         enclap_hf.register_frame_encoder(name, family)
 

@@ -126,8 +126,8 @@ def test_ablations_are_a_line_in_a_recipe(work, tmp_path, monkeypatch, switch):
     config = AutoConfig.from_pretrained(str(tmp_path))
     assert config.num_codebooks == switch.get("num_codebooks", 4)
     assert config.mcm_loss_weight == switch.get("mcm_loss_weight", 0.7)
-    if "use_clap" in switch or "use_codes" in switch:
-        assert "not meant for use" in (tmp_path / "README.md").read_text()
+    assert config.clap_dim == (0 if "use_clap" in switch else 24)
+    assert ("not meant for use" in (tmp_path / "README.md").read_text()) == ("use_codes" in switch)
     processor = EnClapProcessor.from_pretrained(str(tmp_path))
     assert processor(audio=make_clip(0.3), sampling_rate=24_000)["audio_codes"].shape[2] == config.num_codebooks
 
@@ -273,6 +273,21 @@ def test_every_recipe_is_read_without_a_rest(name, tmp_path, monkeypatch):
     assert training_args.output_dir == str(tmp_path) and training_args.do_train
     assert all(script.parse_source(entry).path for entry in data_args.train_data)
     assert model_args.mcm_probability == 0.15 and model_args.mcm_span == 10
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(os.listdir(RECIPES)) if name.startswith("ablations_")])
+def test_every_variant_of_a_plan_is_read_without_a_rest(name, tmp_path, monkeypatch):
+    with open(os.path.join(RECIPES, name)) as file:
+        plan = json.load(file)
+    ablations, script = load_script("run_ablations"), load_script("run_captioning")
+    args = ablations.AblationArguments(os.path.join(RECIPES, name), str(tmp_path))
+    runs = ablations.make_runs(args, plan)
+    assert len({run.folder for run in runs}) == len(plan["variants"]) * len(plan["seeds"])
+    for run in runs[: len(plan["variants"])]:
+        path = tmp_path / "recipe.json"
+        path.write_text(json.dumps(run.arguments))
+        monkeypatch.setattr(sys, "argv", ["run_captioning.py", str(path), "--use_cpu", "True", "--bf16", "False"])
+        check_arguments(*script.parse_arguments())
 
 
 @pytest.mark.parametrize(
