@@ -337,6 +337,7 @@ HOOKS = {
 }
 
 
+@pytest.mark.filterwarnings("error:Full backward hook")  # of inputs that a hook cannot find
 @pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS)
 def test_hooks_are_handed_tensors_and_their_answers_count(layers, plain, inputs, hook):
     outputs = []
@@ -396,6 +397,16 @@ def test_another_forward_is_the_one_that_runs(layers, plain, inputs, index, chan
         outputs[-1].sum().backward()
     torch.testing.assert_close(*outputs, **CLOSE)
     assert_same_gradients(layers, plain)
+
+
+def test_another_function_of_the_product_is_the_one_that_runs(layers, inputs, monkeypatch):
+    monkeypatch.setattr(nn.functional, "linear", lambda inputs, weight, bias=None: 2 * (inputs @ weight.t()))
+    torch.testing.assert_close(layers[0](inputs), 2 * (inputs @ layers[0].weight.t()))
+
+
+def test_layers_multiply_where_torch_asks_no_classes(layers, plain, inputs):
+    with torch._C.DisableTorchFunction():
+        torch.testing.assert_close(layers(inputs), plain(inputs), **CLOSE)
 
 
 def count_operations(step) -> int:
