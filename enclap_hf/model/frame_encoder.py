@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import threading
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,11 +19,9 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 
-from .model_checks import CONFIGURATION, load_checked, load_config
+from .model_checks import CONFIGURATION, LOADING, load_checked, load_config
 from .model_files import read_json_object
 
-# Held while a model is loaded, which changes the default device and number type of the whole process.
-LOADING = threading.RLock()
 # Clips encoded together.
 BATCH_SIZE = {"cpu": 16, "cuda": 64}
 

@@ -12,7 +12,8 @@ import torch
 
 from .clap_encoder import ClapEncoder
 from .encoder_sources import ACCESS_ARGUMENTS, EncoderFolder, check_source, find_folder
-from .frame_encoder import LOADING, FrameEncoder
+from .frame_encoder import FrameEncoder
+from .model_checks import LOADING
 
 # In a checkpoint, which does not hold its encoders: their folders on this machine. huggingface_hub never uploads what
 # is in this folder, also where a Trainer pushes its checkpoints.

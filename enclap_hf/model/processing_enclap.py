@@ -8,6 +8,7 @@ training refers to wherever they are.
 import json
 import logging
 import os
+import threading
 
 import numpy as np
 import torch
@@ -49,6 +50,8 @@ FRAME_ENCODERS: dict[str, type] = {
     "clap_frames": ClapFrames,
 }
 SEQUENCE_VECTORS = ("clap", "none")
+# Held while a tokenizer is asked.
+_TOKENIZING = threading.Lock()
 # Codebooks of the published captioners, where nothing else is said.
 PUBLISHED_CODEBOOKS = 16
 # The clean-up that transformers applied to BART's text before version 5, in its order.
@@ -365,8 +368,7 @@ class EnClapProcessor(ProcessorMixin):
     def encode_captions(self, text: str | list[str], **kwargs) -> torch.Tensor:
         """Tokenize captions into `labels`: <s> tokens </s>, -100 on padding; (B, S)."""
         captions = [text] if isinstance(text, str) else list(text)
-        # Not padded by the tokenizer, which would remember that, and its hash would change.
-        rows = [torch.tensor(ids) for ids in self.tokenizer(captions, **kwargs)["input_ids"]]
+        rows = [torch.tensor(ids) for ids in tokenize_captions(self.tokenizer, captions, **kwargs)]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED_TARGET)
 
     def decode(self, token_ids, skip_special_tokens: bool = True, **kwargs) -> str | list[str]:
@@ -529,6 +531,19 @@ def sort_arguments(arguments: dict) -> tuple[dict, dict]:
     if unknown:
         raise TypeError(f"Got {', '.join(f'`{name}`' for name in unknown)}, which this processor does not know.")
     return of_audio, of_text
+
+
+def tokenize_captions(tokenizer, captions: list[str], **kwargs) -> list[list[int]]:
+    """Token ids of captions, <s> tokens </s>, without padding.
+
+    A tokenizer remembers how it was last asked to pad and to truncate, so threads ask one at a time, and what was asked
+    is forgotten behind them: its hash stays.
+    """
+    with _TOKENIZING:
+        ids = tokenizer(captions, **kwargs)["input_ids"]
+        if kwargs:
+            tokenizer("")
+    return ids
 
 
 def clean_up_text(text: str) -> str:

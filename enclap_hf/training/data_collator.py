@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..model.configuration_enclap import EnClapConfig
 from ..model.frame_encoder import pad_frames
 from ..model.losses_enclap import IGNORED_TARGET
-from ..model.processing_enclap import EnClapProcessor
+from ..model.processing_enclap import EnClapProcessor, tokenize_captions
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class DataCollatorForEnClap:
             return None
         if self.tokenizer is None:
             raise ValueError("The clips carry `caption` text; give the collator a `tokenizer`, or pass `labels`.")
-        return [torch.tensor(ids) for ids in self.tokenizer([clip["caption"] for clip in features])["input_ids"]]
+        return [torch.tensor(ids) for ids in tokenize_captions(self.tokenizer, [clip["caption"] for clip in features])]
 
     def _new_rngs(self, features: list[dict], num_frames: int) -> list[np.random.Generator | None]:
         """A generator for each clip: its own by its key, else in training the batch's, else None.
