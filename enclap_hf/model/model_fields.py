@@ -70,7 +70,8 @@ FREE_DECODING += ("assistant_ensemble_weight", "max_cache_len")
 # What the feature extractor in a processor_config.json holds.
 FEATURE_FIELDS = {
     **dict.fromkeys(("codec_sampling_rate", "clap_sampling_rate"), (int, 1000, 768_000)),
-    **dict.fromkeys(("codec_hop_length", "hop_length"), (int, 1, 768_000)),
+    "codec_hop_length": (float, 1, 768_000),  # of frames that overlap
+    "hop_length": (int, 1, 768_000),
     "max_codec_frames": (int, 1, MAX_COUNT),
     "clap_window_s": (float, 0.05, 600),
     "n_fft": (int, 16, 1 << 16),
