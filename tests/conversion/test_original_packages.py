@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from enclap_hf.model.audio_encoders import AudioEncoders
 
 import enclap_hf.conversion.original_packages as original
 from conftest import make_clip
@@ -23,7 +24,6 @@ from enclap_hf import EnClapFeatureExtractor
 from enclap_hf.cli import main
 from enclap_hf.conversion.published_files import ConversionError, read_state_dict
 from enclap_hf.conversion.published_tensor_maps import convert_clap_tensors, convert_encodec_tensors
-from enclap_hf.model.audio_encoders import AudioEncoders
 from original_formats import PUBLISHED, MelSpectrogram, install_stand_ins
 
 missing = [name for name in ("encodec", "laion_clap") if importlib.util.find_spec(name) is None]
