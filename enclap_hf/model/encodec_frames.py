@@ -9,7 +9,8 @@ from transformers import EncodecConfig, EncodecModel
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from .codec_encoder import CodecEncoder
-from .frame_encoder import BATCH_SIZE, LOADING, CodecFrames, mix_channels
+from .frame_encoder import BATCH_SIZE, CodecFrames, mix_channels
+from .model_checks import LOADING
 
 # Seconds of later sound that reach a frame of an EnCodec that is not causal: its convolutions', generously.
 CONVOLUTIONS_REACH_S = 0.5
@@ -65,7 +66,7 @@ class EncodecFrames(CodecFrames):
         with LOADING:
             if self._fast_encoder is None:
                 self._fast_encoder = CodecEncoder(self.model, self.device)
-        return self._fast_encoder
+            return self._fast_encoder
 
     @property
     def is_stock(self) -> bool:

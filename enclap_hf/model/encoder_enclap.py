@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.bart.modeling_bart import BartEncoder, BartLearnedPositionalEmbedding
 
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
+from .input_checks import check_mask, check_range
 
 # Frames in a batch from which joining the code tables for one lookup pays: four clips of 10 s.
 MIN_JOINED_FRAMES = 3000
@@ -50,7 +51,7 @@ class CodeEmbedding(nn.ModuleList):
                 f"Got `audio_codes` of shape {tuple(audio_codes.shape)}; expected (B, T, K) with K = {len(self)} "
                 "codebooks. Make them with this model's processor."
             )
-        self.check_codes(audio_codes)
+        audio_codes = self.check_codes(audio_codes)
         if joins_code_tables(audio_codes):
             return self.embed_at_once(audio_codes)
         frames = self[0](audio_codes[:, :, 0])
@@ -58,17 +59,14 @@ class CodeEmbedding(nn.ModuleList):
             frames += self[k](audio_codes[:, :, k])
         return frames
 
-    def check_codes(self, audio_codes: torch.LongTensor) -> None:
-        """Refuse codes that no codec of this size gives: tables are longer, and a row without a code would be read."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or not audio_codes.numel():
-            return
-        lowest, highest = audio_codes.aminmax()
-        if audio_codes.is_cuda:  # without waiting for it
-            torch._assert_async((lowest >= 0) & (highest <= self.mask_id))
-        elif lowest < 0 or highest > self.mask_id:
-            raise IndexError(
-                f"Got codes from {lowest} to {highest}; expected 0 to {self.mask_id}, which marks hidden ones."
-            )
+    def check_codes(self, audio_codes: torch.LongTensor) -> torch.LongTensor:
+        """Codes as integers that index; none that no codec of this size gives, for which longer tables have a row."""
+        if audio_codes.is_floating_point() or audio_codes.dtype == torch.bool:
+            raise ValueError(f"Got `audio_codes` of type {audio_codes.dtype}; expected integers.")
+        if audio_codes.dtype not in (torch.int64, torch.int32):
+            audio_codes = audio_codes.long()
+        check_range(audio_codes, 0, self.mask_id, "`audio_codes`", "the last of which marks hidden ones")
+        return audio_codes
 
     def embed_at_once(self, audio_codes: torch.LongTensor) -> torch.FloatTensor:
         """The same by one lookup in the joined tables: a large batch passes through memory once, not K times."""
@@ -143,10 +141,9 @@ class EnClapEncoder(BartEncoder):
                 does not read, a wrong shape, or too many frames.
         """
         frames = self.embed_frames(audio_codes, audio_features, inputs_embeds)
+        slot_mask = build_slot_mask(attention_mask, *frames.shape[:2])
         slots = self.build_slots(frames, clap_embedding, attention_mask)
-        return super().forward(
-            inputs_embeds=slots, attention_mask=build_slot_mask(attention_mask, frames.shape[1]), **kwargs
-        )
+        return super().forward(inputs_embeds=slots, attention_mask=slot_mask, **kwargs)
 
     def embed_frames(
         self,
@@ -164,6 +161,11 @@ class EnClapEncoder(BartEncoder):
                 f"reads {self.config.frame_kind}."
             )
         if own is None:
+            width = self.config.d_model
+            if inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != width:
+                raise ValueError(
+                    f"Got `inputs_embeds` of shape {tuple(inputs_embeds.shape)}; expected (B, T, D) with D = {width}."
+                )
             return inputs_embeds
         return self.embed_encodec(own) if reads_codes else self.embed_features(own)
 
@@ -216,18 +218,21 @@ def joins_code_tables(audio_codes: torch.LongTensor) -> bool:
     return not torch.compiler.is_compiling() and audio_codes.device.type == "cpu" and num_frames >= MIN_JOINED_FRAMES
 
 
-def build_slot_mask(attention_mask: torch.Tensor | None, num_frames: int) -> torch.Tensor | None:
+def build_slot_mask(attention_mask: torch.Tensor | None, num_clips: int, num_frames: int) -> torch.Tensor | None:
     """Widen the mask of codec frames to the slots: (B, T) -> (B, T + 3); None stays None.
 
     Raises:
-        ValueError: the mask does not have one column per codec frame.
+        ValueError: the mask is not of these recordings and frames, or no run of ones followed by zeros.
     """
     if attention_mask is None:
         return None
-    if attention_mask.dim() != 2 or attention_mask.shape[1] != num_frames:
+    misfits = attention_mask.dim() != 2 or attention_mask.shape[1] != num_frames
+    if misfits or (not torch.compiler.is_compiling() and attention_mask.shape[0] != num_clips):
+        expected = (num_clips, num_frames)
         raise ValueError(
-            f"Got `attention_mask` of shape {tuple(attention_mask.shape)}; expected (B, T) with T = {num_frames} codec "
-            "frames. The slots of the CLAP vector, <s> and </s> are added inside the model."
+            f"Got `attention_mask` of shape {tuple(attention_mask.shape)}; expected (B, T) = {expected}, recordings "
+            "and codec frames. The slots of the CLAP vector, <s> and </s> are added inside the model."
         )
+    check_mask(attention_mask)
     # Every clip's own frames come first, so its three extra slots widen the run of ones.
     return nn.functional.pad(attention_mask, (NUM_EXTRA_SLOTS, 0), value=1)

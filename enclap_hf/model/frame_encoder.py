@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import threading
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,11 +19,9 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 
-from .model_checks import CONFIGURATION, load_checked, load_config
+from .model_checks import CONFIGURATION, LOADING, load_checked, load_config
 from .model_files import MODEL_FILES, read_json_object
 
-# Held while a model is loaded, which changes the default device and number type of the whole process.
-LOADING = threading.RLock()
 # Clips encoded together.
 BATCH_SIZE = {"cpu": 16, "cuda": 64}
 
@@ -196,7 +193,17 @@ class CodecFrames(FrameEncoder):
         return load_frozen(self.model_class(), folder)
 
     def __getstate__(self) -> dict:
-        return self.__dict__ if self._source is None else {**self.__dict__, "_model": None}  # it is read again
+        if self._source is not None:
+            return {**self.__dict__, "_model": None}  # it is read again
+        model = self._model  # torch pickles no parametrised modules
+        tensors = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+        parts = [name for name, part in model.named_children() if part is not None]
+        return {**self.__dict__, "_model": (type(model), model.config, tensors, parts)}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if isinstance(self._model, tuple):
+            self._model = rebuild_model(*self._model).to(self.device)
 
     def to(self, device: str | torch.device) -> "CodecFrames":
         super().to(device)
@@ -227,6 +234,19 @@ def load_frozen(model_class: type[PreTrainedModel], source: str) -> PreTrainedMo
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     return model.eval().requires_grad_(False)
+
+
+def rebuild_model(
+    model_class: type[PreTrainedModel], config: PretrainedConfig, tensors: dict[str, torch.Tensor], parts: list[str]
+) -> PreTrainedModel:
+    """A frozen model of its tensors, with those of its parts that it had."""
+    with torch.random.fork_rng(devices=[]):  # what it starts from is drawn, and replaced at once
+        model = model_class(config)
+    for name, part in list(model.named_children()):
+        if part is not None and name not in parts:
+            setattr(model, name, None)
+    model.load_state_dict(tensors)
+    return freeze(model)
 
 
 def fingerprint_tensors(tensors: dict[str, torch.Tensor]) -> str:

@@ -13,7 +13,8 @@ import torch
 
 from .clap_encoder import ClapEncoder
 from .encoder_sources import ACCESS_ARGUMENTS, PLACES_FILE, EncoderFolder, check_source, find_folder
-from .frame_encoder import LOADING, FrameEncoder
+from .frame_encoder import FrameEncoder
+from .model_checks import LOADING
 
 logger = logging.getLogger(__name__)
 

@@ -48,6 +48,8 @@ from .repository import MODEL_AUTO_MAP
 
 logger = logging.getLogger(__name__)
 
+# Held while a model is loaded, which changes the default device and number type of the whole process.
+LOADING = threading.RLock()
 MODEL_TYPE = "enclap"
 CONFIGURATION, GENERATION = "config.json", "generation_config.json"
 # Without these a captioner's configuration would quietly take the sizes of the published model; of all captioners,
@@ -158,7 +160,7 @@ def read_headers(folder: str) -> dict[str, TensorEntry]:
 
 
 def load_checked(load, model_class: type, place: str | os.PathLike | None, *args, **kwargs):
-    """Run a `from_pretrained` between [`check_model_folder`] and [`check_loaded`].
+    """Run a `from_pretrained` between [`check_model_folder`] and [`check_loaded`]; other threads wait.
 
     Args:
         load: the `from_pretrained` of the class above `model_class`, or its own where it is a stock one.
@@ -170,6 +172,12 @@ def load_checked(load, model_class: type, place: str | os.PathLike | None, *args
     Raises:
         ModelFileError: a file is damaged, or weights are missing, of other names or sizes, or not finite.
     """
+    with LOADING:
+        return _load_checked(load, model_class, place, *args, **kwargs)
+
+
+def _load_checked(load, model_class: type, place: str | os.PathLike | None, *args, **kwargs):
+    """[`load_checked`] in the one thread that loads."""
     wants_info = kwargs.pop("output_loading_info", False)
     if place is None or kwargs.get("state_dict") is not None or kwargs.get("gguf_file") is not None:
         loaded = load(place, *args, output_loading_info=True, **kwargs)

@@ -28,7 +28,15 @@ from transformers.models.bart.modeling_bart import (
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .encoder_enclap import EnClapEncoder, build_slot_mask
 from .generation_enclap import SharedAudioGenerationMixin, SharedCrossAttention, broadcast_slot_mask
-from .losses_enclap import IGNORED_TARGET, counts_hidden_codes, masked_codec_loss, smoothed_caption_loss
+from .input_checks import (
+    check_decoder_rows,
+    check_labels,
+    check_labels_were_kept,
+    check_prompt,
+    check_states,
+    check_targets,
+)
+from .losses_enclap import IGNORED_TARGET, masked_codec_loss, smoothed_caption_loss
 from .model_checks import load_checked
 from .onednn_linear import use_onednn
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
@@ -121,9 +129,11 @@ class EnClapModel(BartModel):
             audio = (audio_codes, clap_embedding, attention_mask, inputs_embeds, audio_features)
             encoder_outputs = self.encode(*audio, **kwargs)
         states = encoder_outputs[0]
-        slot_mask = build_slot_mask(attention_mask, states.shape[1] - NUM_EXTRA_SLOTS)
-        num_rows = (decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds).shape[0]
-        check_decoder_rows(num_rows, states.shape[0])
+        check_states(states, self.config.d_model)
+        slot_mask = build_slot_mask(attention_mask, states.shape[0], states.shape[1] - NUM_EXTRA_SLOTS)
+        decoder_input = decoder_input_ids if decoder_inputs_embeds is None else decoder_inputs_embeds
+        num_rows = decoder_input.shape[0]
+        check_decoder_rows(decoder_input, states.shape[0], kwargs.get("decoder_attention_mask"))
         if slot_mask is not None and num_rows != states.shape[0]:  # `len` would fix the batch size of an exported graph
             slot_mask = broadcast_slot_mask(slot_mask, states)
         outputs = super().forward(
@@ -238,6 +248,7 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         Source: EnCLAP, arXiv 2401.17690, section 2.
         """
         if labels is not None:
+            check_labels(labels, self.config)
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
@@ -246,11 +257,12 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         if mcm_targets is not None and not self.wants_mcm(use_mcm, audio_codes, mcm_targets, labels is not None):
             mcm_targets = None
         elif mcm_targets is not None and audio_codes is not None and audio_codes.shape == mcm_targets.shape:
-            audio_codes = audio_codes.masked_fill(mcm_targets != IGNORED_TARGET, self.config.codec_mask_token_id)
+            audio_codes = audio_codes.long().masked_fill(mcm_targets != IGNORED_TARGET, self.config.codec_mask_token_id)
         if encoder_outputs is None:
             audio = (audio_codes, clap_embedding, attention_mask, inputs_embeds, audio_features)
             encoder_outputs = self.model.encode(*audio, **kwargs)
-        check_targets(encoder_outputs[0], labels, mcm_targets, self.config.num_codebooks)
+        check_states(encoder_outputs[0], self.config.d_model)
+        check_targets(encoder_outputs[0], labels, mcm_targets, self.config)
         if decoder_input_ids is None and decoder_inputs_embeds is None and mcm_targets is not None:
             logits, outputs = None, encoder_only_output(encoder_outputs)
         else:
@@ -344,11 +356,16 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
 
         Pass `attention_mask` with every padded batch. `audio_features` or `inputs_embeds`, in place of `audio_codes`,
         and `encoder_outputs` are accepted too and are left as they were.
+
+        Raises:
+            ValueError: rows, frames or codes that do not fit, as in [`forward`]; or a prompt, `decoder_input_ids`, that
+                has not one row for each recording.
         """
         kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
         limits = [kwargs.get(name) for name in ("generation_config", "max_length", "max_new_tokens")]
         if all(limit is None for limit in [*limits, self.generation_config.max_new_tokens]):
             kwargs["max_length"] = self._default_max_length()  # transformers 5.0 adds the prompt to a default
+        check_prompt(inputs, kwargs)
         encoder_outputs = kwargs.get("encoder_outputs")
         if encoder_outputs is None and inputs is None and kwargs.get("audio_codes") is None:
             frames, features = kwargs.pop("inputs_embeds", None), kwargs.pop("audio_features", None)
@@ -356,46 +373,12 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
                 None, kwargs.get("clap_embedding"), kwargs.get("attention_mask"), frames, features
             )
         if encoder_outputs is not None:
+            check_states(encoder_outputs[0], self.config.d_model)
             # Where beams share nothing, transformers repeats the outputs in place, so it gets a shell of its own.
             kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoder_outputs[0])
             kwargs.pop("audio_codes", None)
             inputs = None
         return super().generate(inputs, **kwargs)
-
-
-def check_targets(
-    states: torch.Tensor, labels: torch.Tensor | None, mcm_targets: torch.Tensor | None, num_codebooks: int
-) -> None:
-    """Refuse targets that are not of these recordings, whose states are (B, T + 3, D)."""
-    num_clips, num_frames = states.shape[0], states.shape[1] - NUM_EXTRA_SLOTS
-    if labels is not None and labels.shape[0] != num_clips:
-        raise ValueError(
-            f"Got `labels` of {labels.shape[0]} rows for {num_clips} recordings; expected one caption a recording."
-        )
-    expected = (num_clips, num_frames, num_codebooks)
-    if mcm_targets is not None and tuple(mcm_targets.shape) != expected:
-        raise ValueError(
-            f"Got `mcm_targets` of shape {tuple(mcm_targets.shape)}; expected (B, T, K) = {expected} here."
-        )
-
-
-def check_labels_were_kept(num_items_in_batch: torch.Tensor | int | None) -> None:
-    """Refuse a batch whose label tokens a Trainer has counted, and whose labels it has taken away."""
-    if num_items_in_batch is not None and not counts_hidden_codes(num_items_in_batch):
-        raise ValueError(
-            "Got `num_items_in_batch` without `labels`, which a Trainer with `label_smoothing_factor` or "
-            "`compute_loss_func` keeps for itself. Leave both out: the model computes its losses, smoothed by "
-            "`label_smoothing` of its configuration."
-        )
-
-
-def check_decoder_rows(num_rows: int, num_clips: int) -> None:
-    """Refuse a decoder input that is not of these recordings: one row each, or the beams of each behind one another."""
-    if not torch.compiler.is_compiling() and num_rows % num_clips:
-        raise ValueError(
-            f"Got a decoder input of {num_rows} rows for {num_clips} recordings; expected one row, or the same number "
-            "of beams, for each."
-        )
 
 
 def encoder_only_output(encoder_outputs: BaseModelOutput) -> Seq2SeqModelOutput:

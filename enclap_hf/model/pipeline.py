@@ -81,6 +81,9 @@ class AudioCaptioningPipeline(Pipeline):
         self.processor.check_captioner(self.model.config)
         self.processor.to(self.device)
 
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "call_count": 0}  # whether it was used decides no hash
+
     def _sanitize_parameters(
         self, sampling_rate=None, errors=None, silence_dbfs=_UNSET, generate_kwargs=None, **kwargs
     ):

@@ -9,10 +9,17 @@ import json
 import logging
 import os
 
-import numpy as np
 import torch
 from transformers import BatchFeature, ClapAudioModelWithProjection, PreTrainedModel, ProcessorMixin
 
+from .caption_text import (
+    clean_up_text,
+    is_batch,
+    pad_labels,
+    read_captions,
+    read_token_ids,
+    tokenize_captions,
+)
 from .clap_encoder import ClapEncoder
 from .configuration_enclap import EnClapConfig
 from .encoder_sources import ACCESS_ARGUMENTS, PLACES_FILE
@@ -27,8 +34,7 @@ from .fit_checks import (
 from .frame_encoder import FrameEncoder, freeze, pad_frames
 from .frame_encoder_families import find_family, find_family_name
 from .frozen_encoders import FrozenEncoders
-from .losses_enclap import IGNORED_TARGET
-from .processor_arguments import clean_up_text, sort_arguments
+from .processor_arguments import check_unpadded, sort_arguments
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
 from .repository_checks import explained_loading
 
@@ -249,24 +255,26 @@ class EnClapProcessor(ProcessorMixin):
             sampling_rate: Hz of arrays and tensors.
             text: one caption or a list, which become `labels`.
             rng: numpy generator that draws CLAP's windows of long clips, to augment training.
-            kwargs: those of every processor: `return_tensors` ("pt"), `padding` (batches are padded to their longest
-                whatever it says), `truncation`, `max_length`, `audio_kwargs`, `text_kwargs`, `common_kwargs`.
+            kwargs: those of every processor, by themselves or in `audio_kwargs`, `text_kwargs` and `common_kwargs`:
+                `return_tensors` ("pt"); `padding`, True unless given, where False refuses a batch of unlike lengths and
+                "max_length" concerns captions alone; and of captions `truncation`, `max_length`, `add_special_tokens`.
         Returns:
             `BatchFeature` with what `model.forward` and `generate` take: `audio_codes` (B, T, K) int64, padded with
             the mask id, or `audio_features` (B, T, F) float32; `clap_embedding` (B, C) float32, unless the captioner
             reads none; `attention_mask` (B, T); and `labels` (B, S), -100 on padding.
         Raises:
-            ValueError: neither audio nor text, or not one caption per recording.
-            TypeError: an argument that no processor takes.
+            ValueError: neither audio nor text, not one caption per recording, or an argument that does not hold here.
+            TypeError: an argument that no processor takes, or captions that are no text.
             AudioLoadError: a recording that cannot be read; the message names it.
         """
         if audio is None and text is None:
             raise ValueError("Got neither `audio` nor `text`; pass recordings, captions, or both.")
-        of_audio, of_text = sort_arguments(kwargs)
-        sampling_rate = of_audio.get("sampling_rate", sampling_rate)
+        of_audio, of_text = sort_arguments(sampling_rate, kwargs)
         inputs = {}
         if audio is not None:
-            inputs.update(self.encode_prepared(self.prepare(audio, sampling_rate, rng=rng)))
+            inputs.update(self.encode_prepared(self.prepare(audio, of_audio.get("sampling_rate"), rng=rng)))
+            if of_audio["padding"] == "do_not_pad":
+                check_unpadded(inputs["attention_mask"].sum(1).tolist())
         if text is not None:
             inputs["labels"] = self.encode_captions(text, **of_text)
             if audio is not None and len(inputs["labels"]) != len(inputs["attention_mask"]):
@@ -338,23 +346,23 @@ class EnClapProcessor(ProcessorMixin):
             clip["clap_embedding"] = embedding
         return clips
 
-    def encode_captions(self, text: str | list[str], **kwargs) -> torch.Tensor:
-        """Tokenize captions into `labels`: <s> tokens </s>, -100 on padding; (B, S)."""
-        captions = [text] if isinstance(text, str) else list(text)
-        # Not padded by the tokenizer, which would remember that, and its hash would change.
-        rows = [torch.tensor(ids) for ids in self.tokenizer(captions, **kwargs)["input_ids"]]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED_TARGET)
+    def encode_captions(self, text: str | list[str], padding: str = "longest", **kwargs) -> torch.Tensor:
+        """Tokenize captions into `labels`: <s> tokens </s>, -100 on padding; (B, S). See [`__call__`]."""
+        rows = tokenize_captions(self.tokenizer, read_captions(text), **kwargs)
+        return pad_labels(rows, padding, kwargs.get("max_length") or self.tokenizer.model_max_length)
 
     def decode(self, token_ids, skip_special_tokens: bool = True, **kwargs) -> str | list[str]:
         """Token ids (S,) -> the caption as it is written: "doesn't stop.", not "does n't stop ."; (B, S) -> a list.
 
         Ids below 0, as `labels` have on padding, are passed over.
+
+        Raises:
+            TypeError: anything but whole numbers.
         """
-        ids = np.asarray(token_ids.cpu() if isinstance(token_ids, torch.Tensor) else token_ids, dtype=object)
-        if ids.ndim and len(ids) and (ids.ndim > 1 or not np.isscalar(ids[0]) and np.ndim(ids[0]) > 0):
+        if is_batch(token_ids):
             return self.batch_decode(token_ids, skip_special_tokens, **kwargs)
-        kept = [int(token) for token in np.atleast_1d(ids) if token >= 0]
-        return clean_up_text(self.tokenizer.decode(kept, skip_special_tokens=skip_special_tokens, **kwargs))
+        ids = read_token_ids(token_ids)
+        return clean_up_text(self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, **kwargs))
 
     def batch_decode(self, sequences, skip_special_tokens: bool = True, **kwargs) -> list[str]:
         """Token ids (B, S) -> captions, see [`decode`]."""

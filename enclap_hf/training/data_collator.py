@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from ..model.caption_text import read_captions, tokenize_captions
 from ..model.configuration_enclap import EnClapConfig
 from ..model.frame_encoder import pad_frames
 from ..model.losses_enclap import IGNORED_TARGET
@@ -159,7 +160,8 @@ class DataCollatorForEnClap:
             return None
         if self.tokenizer is None:
             raise ValueError("The clips carry `caption` text; give the collator a `tokenizer`, or pass `labels`.")
-        return [torch.tensor(ids) for ids in self.tokenizer([clip["caption"] for clip in features])["input_ids"]]
+        captions = read_captions([clip["caption"] for clip in features])
+        return [torch.tensor(ids) for ids in tokenize_captions(self.tokenizer, captions)]
 
     def _new_rngs(self, features: list[dict], num_frames: int) -> list[np.random.Generator | None]:
         """A generator for each clip: its own by its key, else in training the batch's, else None.

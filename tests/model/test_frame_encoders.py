@@ -1,6 +1,7 @@
 """Every family of frame encoders: what stock transformers gives, each clip as it is alone, from a file to a caption."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -261,7 +262,7 @@ def test_a_checkpoint_refers_to_encoders_of_this_machine_and_never_ends_a_run(na
     clip = make_clip(0.4)
     expected = processor(audio=clip, sampling_rate=24_000)
     for folder in ("checkpoint-1", "checkpoint-2"):
-        assert not [path for path in (tmp_path / folder).iterdir() if path.is_dir()]
+        assert not {"codec", "clap"} & set(os.listdir(tmp_path / folder))
     again = EnClapProcessor.from_pretrained(str(tmp_path / "checkpoint-2"))(audio=clip, sampling_rate=24_000)
     assert all(torch.equal(again[key], expected[key]) for key in expected)
 

@@ -77,7 +77,7 @@ def test_the_decoder_takes_any_batch_and_any_lengths(model):
         return {
             "input_ids": make_ids(len(lengths), num_tokens),
             "encoder_hidden_states": states,
-            "encoder_attention_mask": build_slot_mask(mask, mask.shape[1]),
+            "encoder_attention_mask": build_slot_mask(mask, *mask.shape),
             "use_cache": False,
         }
 
