@@ -61,19 +61,17 @@ def add_remote_code(save_directory: str, origin: str | None = None) -> None:
         save_directory: holds a saved model, a saved processor, or both.
         origin: folder or Hub name of the repository that this code was loaded from; the package needs none.
     """
+    entries = [] if RUNS_FROM_REPOSITORY else list_entry_files()  # of a repository, it was done before
     for name in list_code_files():
-        shutil.copyfile(os.path.join(CODE_FOLDER, name), os.path.join(save_directory, name))
-    if not RUNS_FROM_REPOSITORY:  # else it was done before
-        for name in list_entry_files():
-            with open(os.path.join(save_directory, name), "a", encoding="utf-8") as file:
-                file.write(name_code_files(name))
+        with open(os.path.join(CODE_FOLDER, name), encoding="utf-8") as file:
+            code = file.read()
+        write_text(os.path.join(save_directory, name), code + (name_code_files(name) if name in entries else ""))
     if RUNS_FROM_REPOSITORY and HANDLER_FILE not in list_code_files() and origin is not None:
         # transformers copies what is imported, and nothing imports the handler.
         handler = cached_file(origin, HANDLER_FILE, _raise_exceptions_for_missing_entries=False)
         if handler is not None:
             shutil.copyfile(handler, os.path.join(save_directory, HANDLER_FILE))
-    with open(os.path.join(save_directory, "requirements.txt"), "w", encoding="utf-8") as file:
-        file.writelines(f"{requirement}\n" for requirement in REQUIREMENTS)
+    write_text(os.path.join(save_directory, "requirements.txt"), "".join(f"{line}\n" for line in REQUIREMENTS))
     path = os.path.join(save_directory, "config.json")
     if os.path.exists(path):
         update_json(path, {"auto_map": MODEL_AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES})
@@ -142,10 +140,16 @@ def push_parts(
 
 def update_json(path: str, entries: dict) -> None:
     """Set top-level entries of a JSON file."""
-    content = {**read_json(path), **entries}
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, sort_keys=True)
-        file.write("\n")
+    write_text(path, json.dumps({**read_json(path), **entries}, indent=2, sort_keys=True) + "\n")
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a file at once: an upload that runs beside a training may read it at any time."""
+    folder, name = os.path.split(path)
+    unfinished = os.path.join(folder, f"_{name}.part-{os.getpid()}")  # uploads of a Trainer pass such names over
+    with open(unfinished, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+    os.replace(unfinished, path)
 
 
 def read_json(path: str) -> dict:
