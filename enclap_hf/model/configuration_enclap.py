@@ -1,5 +1,8 @@
 """Configuration of EnCLAP: a BART configuration, and what audio adds to it."""
 
+import inspect
+import re
+
 from transformers import BartConfig
 
 from .model_fields import check_config_fields
@@ -73,7 +76,7 @@ class EnClapConfig(BartConfig):
             # A repository names its own pipeline code, for who loads it without this package. Here the package's own
             # pipeline is registered, and transformers would ask to trust the repository's.
             kwargs.pop("custom_pipelines", None)
-        super().__init__(**kwargs)
+        super().__init__(**widen_numbers(kwargs))
         self._check_fields()
 
     @classmethod
@@ -140,3 +143,15 @@ class EnClapConfig(BartConfig):
                     f"Got `{name}`={token!r}; expected an id of the text vocabulary, 0 to {self.vocab_size - 1}. "
                     "Take it from the tokenizer."
                 )
+
+
+def widen_numbers(fields: dict) -> dict:
+    """Fields with 0.0 for 0, which JSON does not tell apart, where BART's configuration accepts only the one."""
+    annotations = {}
+    for base in reversed(BartConfig.__mro__):
+        annotations.update(inspect.get_annotations(base))
+    takes_floats_alone = {name for name, kind in annotations.items() if re.findall("int|float", str(kind)) == ["float"]}
+    return {
+        name: float(value) if type(value) is int and name in takes_floats_alone else value
+        for name, value in fields.items()
+    }

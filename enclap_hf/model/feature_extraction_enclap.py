@@ -140,6 +140,7 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             device: where the log-mel windows are computed, and stay.
             frame_encoder: what the samples are for; None prepares mono waveforms of this extractor's own rate.
             with_clap: False leaves CLAP's windows out.
+            kwargs: `return_tensors`, which can only be "pt".
         Returns:
             `input_values`: list of float32 samples at the frame encoder's rate, (num_samples,) or for encoders of
             several channels (channels, num_samples);
@@ -148,8 +149,10 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             `peak`: float32 (B,), the highest absolute sample of what an encoder hears, full scale at 1.
         Raises:
             AudioLoadError: a recording that cannot be read; the message names it.
-            ValueError: an empty list.
+            ValueError: an empty list, or tensors of another kind.
+            TypeError: an argument of the feature extractors of other models, as pipelines of other tasks pass.
         """
+        check_other_arguments(kwargs)
         clips, _ = as_audio_batch(audio)
         if not clips:
             raise ValueError("Got an empty list of recordings; pass at least one.")
@@ -248,3 +251,15 @@ def choose_window_starts(num_frames: int, window_frames: int, rng: np.random.Gen
     thirds = np.array_split(np.arange(num_frames - window_frames + 1), 3)
     thirds = [third if len(third) else np.zeros(1, dtype=int) for third in thirds]
     return [int(third[len(third) // 2] if rng is None else rng.choice(third)) for third in thirds]
+
+
+def check_other_arguments(arguments: dict) -> None:
+    """Refuse arguments that mean something to the feature extractors of other models alone."""
+    if arguments.pop("return_tensors", "pt") not in ("pt", None):
+        raise ValueError('The feature extractor returns torch tensors; leave `return_tensors` out or pass "pt".')
+    if arguments:
+        raise TypeError(
+            f"Got {', '.join(f'`{name}`' for name in arguments)}, which EnCLAP's feature extractor does not know: it "
+            'prepares recordings for `EnClapProcessor`. Caption with `pipeline("audio-captioning", model=...)`, no '
+            "pipeline of another task, or with `processor(audio=...)` and `model.generate`."
+        )

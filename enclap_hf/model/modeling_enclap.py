@@ -301,12 +301,13 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         """What [`generate`] decodes with, given these arguments: the forced tokens and the limit among it."""
         decoding = copy.deepcopy(self.generation_config if generation_config is None else generation_config)
         decoding.update(**{name: value for name, value in kwargs.items() if hasattr(decoding, name)})
-        prompt = kwargs.get("decoder_input_ids")
-        if kwargs.get("max_length") is None and decoding.max_new_tokens is not None:
-            decoding.max_length = decoding.max_new_tokens + (1 if prompt is None else prompt.shape[1])
-        for name in ("forced_bos_token_id", "forced_eos_token_id", "eos_token_id", "max_length"):
-            if getattr(decoding, name) is None:  # as `generate` fills a configuration up
+        # As `generate` fills a configuration up, in which new tokens count before the length.
+        for name in ("forced_bos_token_id", "forced_eos_token_id", "eos_token_id", "max_length", "max_new_tokens"):
+            if getattr(decoding, name) is None:
                 setattr(decoding, name, getattr(self.generation_config, name))
+        prompt = kwargs.get("decoder_input_ids")
+        if decoding.max_new_tokens is not None:
+            decoding.max_length = decoding.max_new_tokens + (1 if prompt is None else prompt.shape[1])
         decoding.max_length = decoding.max_length or self._default_max_length()
         return decoding
 
@@ -362,9 +363,11 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
                 has not one row for each recording.
         """
         kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
-        limits = [kwargs.get(name) for name in ("generation_config", "max_length", "max_new_tokens")]
-        if all(limit is None for limit in [*limits, self.generation_config.max_new_tokens]):
-            kwargs["max_length"] = self._default_max_length()  # transformers 5.0 adds the prompt to a default
+        given = kwargs.get("generation_config")
+        limits = [kwargs.get("max_length"), kwargs.get("max_new_tokens"), self.generation_config.max_new_tokens]
+        limits += [] if given is None else [given.max_length, given.max_new_tokens]
+        if all(limit is None for limit in limits):
+            kwargs["max_length"] = self._default_max_length()  # else transformers has a limit of its own
         check_prompt(inputs, kwargs)
         encoder_outputs = kwargs.get("encoder_outputs")
         if encoder_outputs is None and inputs is None and kwargs.get("audio_codes") is None:

@@ -56,8 +56,8 @@ class AudioCaptioningPipeline(Pipeline):
             it and goes on.
         silence_dbfs: peak below which a recording is silent, dB of full scale, -70 unless given; None captions all.
         generate_kwargs: arguments of `generate`; those of `GenerationConfig`, `generation_config`, `logits_processor`,
-            `stopping_criteria`, `prefix_allowed_tokens_fn`, `decoder_input_ids` and `streamer` may also be passed by
-            themselves.
+            `stopping_criteria`, `prefix_allowed_tokens_fn`, `decoder_input_ids` (one row for all recordings) and
+            `streamer` may also be passed by themselves.
 
     Raises:
         AudioLoadError: a recording that cannot be read, with `errors="raise"`.
@@ -98,6 +98,8 @@ class AudioCaptioningPipeline(Pipeline):
         preprocess = {name: value for name, value in preprocess.items() if value is not None}
         if silence_dbfs is not _UNSET:
             preprocess["silence_dbfs"] = silence_dbfs
+        for name in kwargs.keys() & (generate_kwargs or {}).keys():
+            raise ValueError(f"Got `{name}` twice, by itself and in `generate_kwargs`; pass it once.")
         return preprocess, check_generate_arguments({**(generate_kwargs or {}), **kwargs}), {}
 
     def __call__(self, inputs, **kwargs):
@@ -149,9 +151,13 @@ class AudioCaptioningPipeline(Pipeline):
         batch = self.processor.encode_prepared(join_prepared(clips)).to(self.device)
         mask = batch.pop("attention_mask")
         states = self.model.model.encoder(**batch, attention_mask=mask)[0]
+        prompt = generate_kwargs.get("decoder_input_ids")
+        if prompt is not None and len(prompt) == 1:  # one for all
+            prompt = prompt.expand(len(clips), -1)
+            generate_kwargs = {**generate_kwargs, "decoder_input_ids": prompt}
         decoding = self.model.find_decoding(**generate_kwargs)
         sequences = self.model.generate(encoder_outputs=BaseModelOutput(states), attention_mask=mask, **generate_kwargs)
-        prompt = generate_kwargs.get("decoder_input_ids")
+        sequences = getattr(sequences, "sequences", sequences)  # where the model's own decoding returns more
         scores = score_sequences(
             self.model,
             sequences,
@@ -189,7 +195,9 @@ class AudioCaptioningPipeline(Pipeline):
 def check_generate_arguments(arguments: dict) -> dict:
     """Refuse what `generate` does not know, and what a pipeline's result has no place for."""
     known = vars(GenerationConfig())
-    for name, value in arguments.items():
+    config = arguments.get("generation_config")
+    asked = [(name, getattr(config, name, None)) for name in OUTPUT_ARGUMENTS]
+    for name, value in [*arguments.items(), *asked]:
         if name in OUTPUT_ARGUMENTS and value:
             raise TypeError(
                 f"Got `{name}`, and a pipeline returns texts and scores alone; for the rest call `pipe.model.generate` "
