@@ -449,7 +449,8 @@ def test_every_push_is_a_complete_repository(hub, clips, sounds, encoders, tmp_p
     trainer.train()
     commit = trainer.push_to_hub()
     repository = hub.repositories["lab/trained"]
-    assert len(repository.commits) >= {"end": 2, "every_save": 4, "checkpoint": 6, "all_checkpoints": 6}[strategy]
+    # An upload beside the training may find what the next one was to bring, which then makes no commit.
+    assert len(repository.commits) >= {"end": 2, "every_save": 3, "checkpoint": 4, "all_checkpoints": 4}[strategy]
     for pushed, message in repository.messages.items():
         if message == "initial commit" or message.endswith(", checkpoint"):
             continue
