@@ -6,6 +6,7 @@ Public names are loaded when first used, so that `import enclap_hf` stays light.
 
 import importlib
 
+from .hub.former_names import register_former_names
 from .hub.registration import DEFAULT_MODEL, register_with_transformers
 from .version import __version__
 
@@ -41,3 +42,4 @@ def __dir__() -> list[str]:
 
 
 register_with_transformers()
+register_former_names()
