@@ -252,7 +252,8 @@ def format_cell(value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
+        is_rounding = abs(value) < 1e-12  # what float arithmetic leaves of zero
+        return f"{value:.3f}" if abs(value) >= 0.01 or is_rounding else f"{value:.2g}"
     return tidy(str(value)).replace("|", "\\|").replace("<", "&lt;")
 
 
