@@ -92,5 +92,9 @@ def test_everything_goes_on_without_the_package(hub, tmp_path, clip_path, source
     assert not {"codec", "clap", *CODE_FILES} & set(os.listdir(tmp_path / "checkpoint-5"))
     # With the package, they load as its own.
     assert pipeline("audio-captioning", model="me/together", device="cpu")(clip_path)["text"] == expected
-    assert type(EnClapForConditionalGeneration.from_pretrained(str(tmp_path / "saved"))).__module__.startswith("enclap_hf")
-    assert EnClapProcessor.from_pretrained(str(tmp_path / "checkpoint-5"))(audio=clip_path)["audio_codes"].shape[1] == 60
+    assert type(EnClapForConditionalGeneration.from_pretrained(str(tmp_path / "saved"))).__module__.startswith(
+        "enclap_hf"
+    )
+    assert (
+        EnClapProcessor.from_pretrained(str(tmp_path / "checkpoint-5"))(audio=clip_path)["audio_codes"].shape[1] == 60
+    )
