@@ -89,6 +89,10 @@ class EnClapConfig(BartConfig):
         check_config_fields(config_dict, "config.json", cls)
         return super().from_dict(config_dict, **kwargs)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | None = None) -> None:
+        """Nothing: the code comes with `add_remote_code`, where transformers would add it to every checkpoint, too."""
+
     @property
     def codec_mask_token_id(self) -> int:
         """Id of a hidden or padded code; its embedding is a zero vector."""

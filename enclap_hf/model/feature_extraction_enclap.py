@@ -120,6 +120,10 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         """Mel frames of a CLAP window."""
         return self.clap_window_length // self.hop_length + 1
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | None = None) -> None:
+        """Nothing: the code comes with `add_remote_code`, where transformers would add it to every checkpoint, too."""
+
     def __call__(
         self,
         audio,

@@ -229,7 +229,8 @@ def load_frozen(model_class: type[PreTrainedModel], source: str) -> PreTrainedMo
     folder = source.complete() if hasattr(source, "complete") else source
     use_safetensors = getattr(folder, "use_safetensors", True) or None  # None takes either
     options = {"dtype": torch.float32, "use_safetensors": use_safetensors}
-    model = load_checked(model_class.from_pretrained, model_class, str(folder), **options)
+    with torch.random.fork_rng(devices=[]):  # weights that are replaced are drawn first; nobody's randomness moves
+        model = load_checked(model_class.from_pretrained, model_class, str(folder), **options)
     # Weights of a mapped file begin at any byte, and the last bits of a product depend on where.
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()

@@ -201,6 +201,10 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         """
         return load_checked(super().from_pretrained, cls, pretrained_model_name_or_path, *args, **kwargs)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | None = None) -> None:
+        """Nothing: the code comes with `add_remote_code`, where transformers would add it to every checkpoint, too."""
+
     def forward(
         self,
         audio_codes: torch.LongTensor | None = None,

@@ -149,6 +149,10 @@ class EnClapProcessor(ProcessorMixin):
             logger.info("The encoders of %s are not checked: %s", name, error)
         return processor
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | None = None) -> None:
+        """Nothing: the code comes with `add_remote_code`, where transformers would add it to every checkpoint, too."""
+
     def _make_encoders(self, **loaded) -> FrozenEncoders:
         return FrozenEncoders(
             {"codec": self.codec_source, "clap": self.clap_source},

@@ -78,7 +78,10 @@ def test_the_first_line_says_what_the_default_model_knows():
     assert "knock" in done.stdout
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if "Trainer(" not in block])  # these write files
 def test_the_readme_python_lines_run(block, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     exec(compile(block, "README.md", "exec"), {})
