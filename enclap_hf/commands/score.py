@@ -269,7 +269,8 @@ def _compare(scores: CaptionScores, others: CaptionScores, num_samples: int) -> 
 def _format_table(report: dict, args: argparse.Namespace) -> str:
     """The table that is printed."""
     lines = [
-        f"{report['num_clips']} clips, {report['num_references']} references, metrics: {report['metric_set']}",
+        f"{count(report['num_clips'], 'clip')}, {count(report['num_references'], 'reference')}, metrics: "
+        f"{report['metric_set']}",
         *_format_missing(report["missing_captions"]),
         f"tokenizer: {report['tokenizer']}",
         "versions: " + ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
@@ -319,6 +320,11 @@ def _write_per_clip(path: Path, clips: list[ScoredClip], scores: CaptionScores) 
         writer.writerow(["file_name", "candidate", *scores.per_clip])
         for clip, *values in zip(clips, *scores.per_clip.values(), strict=True):
             writer.writerow([clip.file_name or "", clip.captions[0], *values])
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things, in words that fit it."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def main(arguments: list[str] | None = None) -> int:

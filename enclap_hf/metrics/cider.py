@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 from .caption_checks import check_captions
 from .ngrams import MAX_ORDER, count_ngrams
 from .ptb_tokenizer import tokenize_ptb
+
+logger = logging.getLogger(__name__)
 
 LENGTH_SIGMA = 6.0
 SCALE = 10.0
@@ -52,6 +55,12 @@ def compute_cider_d(candidates: Sequence[str], references: Sequence[Sequence[str
         document_frequency.update({ngram for counts in clip_counts for order in counts for ngram in order})
     log_num_documents = math.log(len(references))
     idf = {ngram: log_num_documents - math.log(frequency) for ngram, frequency in document_frequency.items()}
+    if not any(idf.values()):
+        logger.warning(
+            "CIDEr-D is 0 whatever the captions are: it weighs a word by how few clips have it in their references, and "
+            "with %s no word is rarer than another. Score more clips together.",
+            "one clip" if len(references) == 1 else "the same references for all clips",
+        )
 
     per_clip = []
     for caption, clip_counts in zip(candidates, reference_counts, strict=True):

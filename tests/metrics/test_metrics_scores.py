@@ -345,3 +345,18 @@ def test_evaluate_loads_the_module_of_an_installed_wheel(tmp_path):
     assert result.returncode == 0, result.stderr
     folder, score = result.stdout.split()
     assert folder == str(site / "enclap_hf" / "metrics") and float(score) == pytest.approx(2 / 3, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "warns"),
+    [
+        (["a dog barks"], [["a dog barks loudly", "a dog is barking"]], True),
+        (["a dog barks", "rain"], [["a dog barks"], ["a dog barks"]], True),
+        (["a dog barks", "rain"], [["a dog barks"], ["rain falls"]], False),
+        (["a dog barks", "rain", "wind"], [["a dog barks"], ["a dog barks"], ["a dog howls"]], False),
+    ],
+)
+def test_a_cider_that_can_only_be_zero_is_said(caplog, predictions, references, warns):
+    corpus, _ = cider_d(predictions, references)
+    assert ("CIDEr-D is 0 whatever the captions are" in caplog.text) == warns
+    assert (corpus == 0) == warns
