@@ -57,7 +57,7 @@ def compute_cider_d(candidates: Sequence[str], references: Sequence[Sequence[str
     idf = {ngram: log_num_documents - math.log(frequency) for ngram, frequency in document_frequency.items()}
     if not any(idf.values()):
         logger.warning(
-            "CIDEr-D is 0 whatever the captions are: it weighs a word by how few clips have it in their references, and "
+            "CIDEr-D is 0 whatever the captions are: words count by how few clips have them in their references, and "
             "with %s no word is rarer than another. Score more clips together.",
             "one clip" if len(references) == 1 else "the same references for all clips",
         )
