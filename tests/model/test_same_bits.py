@@ -144,6 +144,14 @@ def test_a_mask_without_padding_and_padding_without_neighbours_change_nothing():
         assert torch.equal(out.sequences_scores, expected.sequences_scores)
 
 
+def test_samples_of_a_seed_leave_torchs_generator_alone():
+    model, batch = short(build_model()), make_inputs(LENGTHS, targets=False)
+    before = torch.random.get_rng_state()
+    samples = [model.generate(**batch, do_sample=True, num_beams=1, seed=seed) for seed in (3, 3, 4)]
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(samples[0], samples[1]) and not torch.equal(samples[0], samples[2])
+
+
 def test_prompts_and_one_pass_over_captions_keep_their_bits():
     model, batch = short(build_model()), make_inputs(LENGTHS, targets=False)
     prompts = torch.randint(4, 300, (len(LENGTHS), 5), generator=torch.Generator().manual_seed(0))
