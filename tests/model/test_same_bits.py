@@ -41,6 +41,16 @@ def test_forty_clips_in_batches_of_every_size(processor, dtype):
     assert_same_bits(load_captioner(dtype), processor, make_clips(40), (1, 2, 3, 8, 17))
 
 
+@pytest.mark.slow
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_forty_clips_on_an_accelerator(dtype):
+    """Nothing is promised there; this names the stages that differ."""
+    processor = EnClapProcessor.from_pretrained(DEFAULT_MODEL).to("cuda")
+    assert_same_bits(load_captioner(dtype).to("cuda"), processor, make_clips(40), (1, 2, 3, 8, 17))
+
+
 def choose_clips(batch: dict, numbers: list[int]) -> dict:
     """Some clips of a batch, as long as the longest of them."""
     chosen = {name: value[numbers] for name, value in batch.items()}
