@@ -155,6 +155,12 @@ def test_a_mask_without_padding_and_padding_without_neighbours_change_nothing():
         assert torch.equal(out.sequences_scores, expected.sequences_scores)
 
 
+def test_under_autocast_clips_keep_their_bits():
+    model, batch = short(build_model()), make_inputs(LENGTHS, targets=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert compare_with_clips_alone(model, batch, {"n-best": DECODINGS["n-best"]}) == []
+
+
 def test_samples_of_a_seed_leave_torchs_generator_alone():
     model, batch = short(build_model()), make_inputs(LENGTHS, targets=False)
     before = torch.random.get_rng_state()
