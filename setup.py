@@ -27,7 +27,7 @@ setup(
     package_data={
         "enclap_hf": [
             *("hub/model_card_template.md", "default_model/*", "default_model/*/*"),
-            *("metrics/*", "metrics/java/*", "demo/page.css"),
+            *("metrics/*", "metrics/java/*", "demo/page.css", "demo/page.js"),
         ]
     },
     install_requires=[

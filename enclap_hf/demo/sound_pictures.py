@@ -61,7 +61,8 @@ def draw_recording(
     return f"""<figure class="enclap-picture">
 <div role="img" aria-label="{what} of {html.escape(title, quote=True)}">{waveform}
 <div class="enclap-picture-title"><span>Log-mel spectrogram</span><span>{DYNAMIC_RANGE_DB:.0f} dB range</span></div>
-<div class="enclap-plot enclap-mel"><img alt="" src="{draw_log_mel(log_mel)}">{draw_frequency_ticks(**frequencies)}</div>
+<div class="enclap-plot enclap-mel"><img alt="" src="{draw_log_mel(log_mel)}">
+{draw_frequency_ticks(**frequencies)}</div>
 <div class="enclap-times">{draw_time_ticks(duration_s)}</div>
 </div>
 <figcaption class="enclap-note">{html.escape(title)}</figcaption>

@@ -31,6 +31,7 @@ def format_timeline(name: str, samples: np.ndarray, sampling_rate: int, chunks: 
     """
     duration_s = len(samples) / sampling_rate
     hues = choose_hues(chunks)
+    blocks = "".join(format_block(chunk, hue, duration_s) for chunk, hue in zip(chunks, hues, strict=True))
     num_captions = sum(not chunk.get("silent") for chunk in chunks)
     summary = f"{num_captions} caption{'' if num_captions == 1 else 's'} in {format_seconds(duration_s)}. {note}"
     return f"""<section class="enclap-result enclap-timeline" data-duration="{duration_s:.6f}">
@@ -42,7 +43,7 @@ def format_timeline(name: str, samples: np.ndarray, sampling_rate: int, chunks: 
 </div>
 <div class="enclap-strip">
 <div class="enclap-plot enclap-waveform">{draw_waveform(samples)}</div>
-<div class="enclap-track" aria-hidden="true">{"".join(map(format_block, chunks, hues, [duration_s] * len(chunks)))}</div>
+<div class="enclap-track" aria-hidden="true">{blocks}</div>
 <div class="enclap-playhead"></div>
 </div>
 <div class="enclap-times" aria-hidden="true">{draw_time_ticks(duration_s)}</div>
