@@ -1,8 +1,8 @@
 """What the caption formats share: rows in, text out, and how times and captions become cues.
 
 A row is a dict with `file_name`, `start_s` and `end_s` (seconds from the start of the recording, None where unknown),
-`duration_s`, `caption`, `score`, `silent` and `error`, of which only the first must be there. Rows of one recording
-follow each other in the order of time; several captions of one stretch follow each other, best first.
+`duration_s` (of the stretch), `caption`, `score`, `silent` and `error`, of which only the first must be there. Rows of
+one recording follow each other in the order of time; several captions of one stretch follow each other, best first.
 """
 
 import math

@@ -1,12 +1,15 @@
 """Captions as subtitles: SubRip and WebVTT."""
 
 import html
+import re
 
 from .caption_writing import CueFormat, format_clock
 
 # SubRip has no escapes: players show `&lt;` as it stands, and take `<`, `{` and `\` for mark-up. Their full-width forms
 # look alike and mean nothing to a player; that of `>` keeps an arrow from being one.
 _FULL_WIDTH = {ord(character): ord(character) + 0xFEE0 for character in "<>{}\\"}
+# Some readers take any line with two such times for the beginning of a cue.
+_TIME = re.compile(r"\d:\d+:\d+[.,]\d")
 
 
 class SubRipFormat(CueFormat):
@@ -22,7 +25,8 @@ class SubRipFormat(CueFormat):
         """Number, times and text, each on a line, and an empty line."""
         self._num_cues += 1
         times = f"{format_clock(start, ',')} --> {format_clock(end, ',')}"
-        return f"{self._num_cues}\n{times}\n{text.translate(_FULL_WIDTH)}\n\n"
+        text = _TIME.sub(lambda time: time[0].replace(":", "："), text.translate(_FULL_WIDTH))
+        return f"{self._num_cues}\n{times}\n{text}\n\n"
 
 
 class WebVttFormat(CueFormat):

@@ -72,7 +72,7 @@ def describe_recording(captioner, path: str | None, num_beams: int, num_captions
     name = os.path.basename(path)
     try:
         audio, is_cut = load_start(path, name)
-        is_long = is_longer_than_heard(captioner.processor.feature_extractor, audio)
+        is_long = len(audio.samples) > captioner.plan_windows({}).limit_s * audio.sampling_rate
         options = {"num_beams": max(num_beams, num_captions), "num_return_sequences": num_captions}
         if is_long:
             options = {"num_beams": num_beams, "return_timestamps": True}
@@ -97,15 +97,6 @@ def describe_recording(captioner, path: str | None, num_beams: int, num_captions
         logger.exception("%s cannot be drawn", name)
         picture = ""
     return Description(captions, picture, make_playable(audio) if is_long else None)
-
-
-def is_longer_than_heard(feature_extractor, audio: LoadedAudio) -> bool:
-    """Whether a recording is longer than what the model hears at once, so that it is captioned in windows."""
-    frames = feature_extractor.max_codec_frames
-    if frames is None:
-        return False
-    heard_s = frames * feature_extractor.codec_hop_length / feature_extractor.codec_sampling_rate
-    return len(audio.samples) / audio.sampling_rate > heard_s
 
 
 def make_playable(audio: LoadedAudio) -> tuple[int, np.ndarray]:

@@ -39,7 +39,7 @@ def format_timeline(name: str, samples: np.ndarray, sampling_rate: int, chunks: 
 <button type="button" class="enclap-play" aria-label="Play"></button>
 <div><h2>What is heard when</h2>
 <p class="enclap-clock"><span class="enclap-now">0:00</span> / {format_clock(duration_s)}</p></div>
-<div class="enclap-downloads">{format_downloads(make_rows(name, chunks, duration_s))}</div>
+<div class="enclap-downloads">{format_downloads([make_row(name, chunk) for chunk in chunks])}</div>
 </div>
 <div class="enclap-strip">
 <div class="enclap-plot enclap-waveform">{draw_waveform(samples)}</div>
@@ -88,19 +88,13 @@ def format_span(chunk: dict) -> str:
     return 'data-start="{:.6f}" data-end="{:.6f}"'.format(*chunk["timestamp"])
 
 
-def make_rows(name: str, chunks: list[dict], duration_s: float) -> list[dict]:
-    """Rows of the caption formats."""
-    return [
-        {
-            "file_name": name,
-            **dict(zip(("start_s", "end_s"), chunk["timestamp"], strict=True)),
-            "duration_s": duration_s,
-            "caption": chunk["text"],
-            "score": chunk.get("score"),
-            "silent": bool(chunk.get("silent")),
-        }
-        for chunk in chunks
-    ]
+def make_row(name: str, chunk: dict) -> dict:
+    """A row of the caption formats."""
+    start_s, end_s = chunk["timestamp"]
+    return {
+        **{"file_name": name, "start_s": start_s, "end_s": end_s, "duration_s": end_s - start_s},
+        **{"caption": chunk["text"], "score": chunk.get("score"), "silent": bool(chunk.get("silent"))},
+    }
 
 
 def format_downloads(rows: list[dict]) -> str:

@@ -13,7 +13,6 @@ import webvtt
 from transformers import pipeline
 
 from conftest import make_clip
-from enclap_hf.demo import captioning
 from enclap_hf.demo.captioning import describe_recording
 from enclap_hf.demo.timeline import SILENCE, choose_hues, format_timeline
 
@@ -75,7 +74,7 @@ def test_downloads_are_the_caption_formats(card, tmp_path):
     assert [html.unescape(cue.raw_text) for cue in vtt] == [CHUNKS[i]["text"] for i in (0, 2, 3)]
     assert names["srt"][1].startswith("1\n00:00:00,000 --> 00:00:10,000\n")
     table = pandas.read_csv(io.StringIO(names["csv"][1]), keep_default_na=False)
-    assert list(table["start_s"]) == [0, 10, 20, 65] and set(table["duration_s"]) == {70.5}
+    assert list(table["start_s"]) == [0, 10, 20, 65] and list(table["duration_s"]) == [10, 10, 45, 5.5]
     assert list(table["file_name"]) == ["my <day>.m4a"] * 4
     assert list(table["caption"]) == [chunk["text"] for chunk in CHUNKS]
 
@@ -102,5 +101,3 @@ def test_a_long_recording_is_described_by_its_time_line(repository, tmp_path):
     assert np.abs(samples / 32767 - long).max() < 1e-4
     description = describe_recording(captioner, str(tmp_path / "short.wav"), 2, 3)
     assert description.heard is None and "enclap-timeline" not in description.captions
-    captioner.processor.feature_extractor.max_codec_frames = None
-    assert not captioning.is_longer_than_heard(captioner.processor.feature_extractor, None)
