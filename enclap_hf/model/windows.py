@@ -109,8 +109,8 @@ def plan_windows(
         )
     if as_fraction(length_s) - as_fraction(left_s) - as_fraction(right_s) < as_fraction(SHORTEST_STEP_S):
         raise ValueError(
-            f"Got `stride_length_s` {left_s:g} and {right_s:g} with windows of {length_s:g} s; together they must leave "
-            f"at least {SHORTEST_STEP_S:g} s of a window."
+            f"Got `stride_length_s` {left_s:g} and {right_s:g} with windows of {length_s:g} s; they must leave "
+            f"{SHORTEST_STEP_S:g} s of a window at least."
         )
     limit_s = chunk_length_s if chunk_length_s is not None else math.inf if heard_s is None else heard_s
     is_asked = chunk_length_s is not None
