@@ -249,9 +249,8 @@ def check_parameter(name: str, value) -> int | float | bool | str | list[float] 
     if value is None and name in OPTIONAL_PARAMETERS:
         return None
     kind, least, greatest = PARAMETERS[name]
-    if name == "stride_length_s" and isinstance(value, (list, tuple)) and len(value) == 2:
-        if not any(isinstance(side, (list, tuple)) for side in value):
-            return [check_parameter(name, side) for side in value]
+    if name == "stride_length_s" and is_pair(value):
+        return [check_parameter(name, side) for side in value]
     if kind is str:
         if not isinstance(value, str) or not least <= len(value) <= greatest:
             raise RequestError(f"Got {describe(value)} as `{name}`; expected a word.", 422)
@@ -268,6 +267,12 @@ def check_parameter(name: str, value) -> int | float | bool | str | list[float] 
         allowed = f"{'a whole number' if kind is int else 'a number'} from {least:g} to {greatest:g}"
         raise RequestError(f"Got {describe(value)} as `{name}`; expected {allowed}.", 422)
     return kind(number)
+
+
+def is_pair(value) -> bool:
+    """Whether a value is a list of two that are no lists."""
+    is_list = isinstance(value, (list, tuple))
+    return is_list and len(value) == 2 and not any(isinstance(side, (list, tuple, dict)) for side in value)
 
 
 def describe(value) -> str:
