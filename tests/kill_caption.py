@@ -3,10 +3,10 @@
     python tests/kill_caption.py --kills 20 --seed 0                forks of one process, with a tiny model loaded once
     python tests/kill_caption.py --kills 5 --seed 0 --program       the program itself, with the bundled model
 
-Each kill is SIGKILL, SIGTERM or SIGINT, into csv or jsonl, or json, which has its rows in a journal until it is complete,
-with one or two captions for each recording or window of a long one, read ahead in a worker process or not. After it the
-file must hold whole rows of the unbroken run and nothing else; resumed, all of
-them, each once, with those that were there before. Now and then the resumed run is killed, too, before the last one.
+Each kill is SIGKILL, SIGTERM or SIGINT, into csv or jsonl, or json, whose rows are in a journal until it is complete;
+with one or two captions for each recording, or window of a long one, read ahead in a worker process or not. After it
+the file must hold whole rows of the unbroken run and nothing else; resumed, all of them, each once, with those that
+were there before. Now and then the resumed run is killed, too, before the last one.
 Prints what happened by kind; exit status 1 where anything was lost or wrong. Needs a system that can fork.
 """
 

@@ -189,7 +189,7 @@ class AudioCaptioningPipeline(Pipeline):
         reader = PieceReader(
             self.preprocess,
             plan,
-            reads_directly=not raw and plan.limit_s == math.inf,
+            reads_directly=not raw and preprocess.get("chunk_length_s") == 0,
             raises=preprocess.get("errors", "raise") == "raise",
             silence_dbfs=preprocess.get("silence_dbfs", SILENCE_DBFS),
             sampling_rate=preprocess.get("sampling_rate"),
