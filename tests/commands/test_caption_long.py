@@ -195,7 +195,7 @@ def test_a_run_that_is_interrupted_goes_on_within_a_recording(
         status, _, err = run(capsys, day, recordings, "--output", str(output), *arguments, "--resume")
     assert status == 0, err
     assert len(count) <= 4 + 1 - len(before) // 4, "what was captioned is not captioned again"
-    order = lambda row: (row["file_name"], float(row["start_s"]), -float(row["score"] or 0))  # noqa: E731
+    order = lambda row: (row["file_name"], float(row["start_s"]), -float(row.get("score") or 0))  # noqa: E731
     assert_same_rows(sorted(read_all(output), key=order), sorted(read_all(unbroken), key=order))
     names = {path.name for path in tmp_path.iterdir() if path.name.startswith("captions")}
     assert names == {output.name, f"{output.name}.manifest.json"}
@@ -257,7 +257,6 @@ def test_a_table_from_before_recordings_were_cut_is_not_mixed_with_windows(capsy
         (["--output-dir", "out"], "--output-dir needs --format"),
         (["--output-dir", "out", "--output", "a.csv", "--format", "csv"], "pass one of them"),
         (["--output", "a.csv", "--format", "jsonl"], "ends in .jsonl"),
-        (["--resume", "-", "--output", "a.csv"], "cannot be read a second time"),
     ],
 )
 def test_usage_that_cannot_work_is_explained(capsys, day, tmp_path, monkeypatch, arguments, said):
@@ -266,6 +265,11 @@ def test_usage_that_cannot_work_is_explained(capsys, day, tmp_path, monkeypatch,
     status, out, err = run(capsys, day, *arguments)
     assert status == 2 and out == [] and said in err[-1] and "`" not in err[-1], err
     assert sorted(os.listdir(tmp_path)) == before, "nothing is left behind"
+
+
+def test_standard_input_cannot_be_gone_on_with(capsys, tmp_path):
+    status, out, err = run(capsys, "-", "--output", str(tmp_path / "a.csv"), "--resume")
+    assert status == 2 and out == [] and "cannot be read a second time" in err[0] and os.listdir(tmp_path) == []
 
 
 # Progress
