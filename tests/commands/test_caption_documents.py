@@ -246,7 +246,7 @@ def test_one_bad_recording_has_no_document_and_a_changed_one_a_new_one(capsys, t
     before = (out / "three.vtt").read_bytes()
     soundfile.write(Path(tree, "three.wav"), make_clip(2.2, 8), RATE)
     status, _, err = run(capsys, tree, *arguments, "--resume")
-    assert status == 0 and "3 of 5" in err[0] and "1 recording has changed since" in err[1]
+    assert status == 0 and "3 of 5" in err[0] and "2 recordings have changed since" in err[1]
     assert (out / "b/bad.vtt").exists() and (out / "three.vtt").read_bytes() != before
 
 
