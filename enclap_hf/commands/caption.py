@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from ..data.audio_files import find_audio_files
+from ..data.caption_writing import printable
 from ..model.audio_loading import AudioLoadError
 from .caption_manifest import add_state, begin_manifest, open_states, remove_states, write_manifest
 from .caption_output import (
@@ -18,7 +19,6 @@ from .caption_output import (
     has_caption,
     name_in_output,
     print_rows,
-    printable,
     replace_rows,
     start_writing,
 )

@@ -17,7 +17,9 @@ import os
 import shutil
 from collections.abc import Callable
 
+from ..data.caption_writing import printable
 from ..data.score_digits import count_digits
+from ..data.table_formats import format_csv_row
 from ..model.audio_loading import is_url
 from .terminal_text import print_line
 
@@ -159,11 +161,6 @@ def remove_escape(name: str, folder: str) -> str:
     return name[1:] if is_escaped and not os.path.lexists(os.path.join(folder, name)) else name
 
 
-def printable(text: str) -> str:
-    """Text as UTF-8 can hold it: bytes of a file name that are not UTF-8 become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def name_in_output(path: str, output: str) -> str:
     """A recording's path as an output file states it."""
     if os.path.isabs(path) or is_url(path):
@@ -212,16 +209,7 @@ def format_rows(output: str, rows: list[dict], is_new: bool) -> bytes:
     if not output.endswith(".csv"):
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     lines = [",".join(COLUMNS) + "\n"] if is_new else []
-    return ("".join(lines) + "".join(map(format_csv_row, rows))).encode()
-
-
-def format_csv_row(row: dict) -> str:
-    """One line of a csv."""
-    cells = {**row, "silent": str(row["silent"]).lower()} if isinstance(row.get("silent"), bool) else row
-    text = io.StringIO()
-    # This line end has carriage returns in names quoted, too; without quotes they would end the row for readers.
-    csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\r\n").writerow(cells)
-    return text.getvalue().removesuffix("\r\n") + "\n"
+    return ("".join(lines) + "".join(format_csv_row(row, COLUMNS) for row in rows)).encode()
 
 
 class WholeRecordsFile:

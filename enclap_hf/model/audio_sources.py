@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,21 @@ _SPECIAL_FILES = (
     (stat.S_ISBLK, "device"),
 )
 _HEAD_BYTES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class AudioPart:
+    """Samples of a recording that an `AudioReader` gave; reading it gives the very same.
+
+    Args:
+        samples: float32 (channels, num_samples), however many channels.
+        sampling_rate: Hz.
+        name: what messages call the recording.
+    """
+
+    samples: np.ndarray
+    sampling_rate: int
+    name: str
 
 
 def open_audio(
@@ -91,6 +107,9 @@ def open_source(
         buffers_streams: copy what cannot seek before it is decoded, so that it gives the bits that the file would.
         max_duration_s: no more than this from the start will be wanted, of which a decoder object is told.
     """
+    if isinstance(audio, AudioPart):
+        start = lambda: ArrayDecoder(audio.samples.T, audio.sampling_rate)  # noqa: E731
+        return AudioReader(start, audio.name, lambda: None, can_restart=True, was_heard=True)
     label = make_label(audio, name)
     if sampling_rate is not None:
         sampling_rate = check_sampling_rate(sampling_rate, label)
