@@ -16,9 +16,9 @@ from .caption_stream import CaptionedPiece
 
 # Words that carry no sound.
 IDLE_WORDS = {
-    "a", "an", "the", "is", "are", "was", "were", "be", "being", "been", "there", "that", "which", "it", "its", "this",
-    "some", "someone", "something", "sound", "sounds", "sounding", "noise", "of", "can", "heard", "you", "hear", "hears",
-    "we", "i", "in", "on", "at", "to",
+    "a", "an", "the", "is", "are", "was", "were", "be", "being", "been", "there", "that", "which", "it", "its",
+    "this", "some", "someone", "something", "sound", "sounds", "sounding", "noise", "of", "can", "heard", "you", "we",
+    "i", "hear", "hears", "in", "on", "at", "to",
 }  # fmt: skip
 ENDINGS = ("ing", "es", "ed", "s", "e")
 SHORTEST_STEM = 2

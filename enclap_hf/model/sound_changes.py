@@ -30,6 +30,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .audio_arrays import average_channels
+from .audio_resampling import resample_audio
 from .log_mel import LogMel
 from .windows import Window
 
@@ -42,7 +44,7 @@ WINDOW_S = 0.032
 # Weights: 10 dB in all bands are as far as 1; vectors of CLAP at right angles as far as 3 * sqrt(2).
 DB_SCALE, CLAP_SCALE = 10.0, 3.0
 # What a boundary costs, in squared distance times seconds: with CLAP's vectors, and without.
-BOUNDARY_COST, BOUNDARY_COST_WITHOUT_CLAP = 5.0, 1.5
+BOUNDARY_COST, BOUNDARY_COST_WITHOUT_CLAP = 5.0, 2.0
 # What each frame of a long silence costs in a segment with sound, or the other way round.
 MIXING_COST = 1e4
 
@@ -245,6 +247,22 @@ class BandLevels:
         mono = torch.from_numpy(frame.mean(axis=0, dtype=np.float32))
         levels = self._log_mel(mono).mean(dim=0) - self._offset_db
         return levels.clamp(min=BAND_FLOOR_DB).numpy()
+
+
+def make_embed(processor: Any, sampling_rate: int) -> Embed | None:
+    """What embeds clips of a recording with a processor's CLAP tower; None where it has none."""
+    tower, extractor = processor.clap_encoder, processor.feature_extractor
+    if tower is None:
+        return None
+
+    def embed(clips: list[np.ndarray]) -> torch.Tensor:
+        windows = []
+        for clip in clips:
+            mono = resample_audio(average_channels(clip.T), sampling_rate, extractor.clap_sampling_rate)
+            windows.append(extractor.prepare_clap_windows(torch.from_numpy(mono).to(tower.device))[0][:1])
+        return tower.embed(torch.stack(windows), torch.zeros(len(windows), 1, dtype=torch.bool))
+
+    return embed
 
 
 def mark_long_runs(flags: list[bool], shortest: int) -> np.ndarray:
