@@ -24,6 +24,7 @@ from .audio_errors import AudioLoadError, audio_error, make_label, no_samples_er
 from .audio_reader import AudioReader
 from .audio_sources import AudioPart, open_audio
 from .recordings import RecordingState, is_list, name_recording, read_duration_s, read_state
+from .sound_changes import ChangeSegments, Embed
 from .windows import FixedWindows, Window, WindowPlan, as_fraction, cut_windows, round_half_up
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class PieceReader:
         sampling_rate: Hz of arrays, which do not carry it.
         raw: `raw_format`, `raw_sampling_rate` and `raw_channels` of [`open_audio`].
         go_on_at: by the index of a recording, the second at which to go on within it.
+        make_embed: from a sampling rate to what embeds clips of it, see [`ChangeSegments`].
     """
 
     prepare: Callable[..., dict]
@@ -86,6 +88,7 @@ class PieceReader:
     sampling_rate: int | None = None
     raw: dict = field(default_factory=dict)
     go_on_at: Mapping[int, float] = field(default_factory=dict)
+    make_embed: Callable[[int], Embed | None] | None = None
 
     def read(self, index: int, recording: Any, stated_s: float | None = None) -> Iterator[Piece]:
         """Pieces of one recording, the last of them its end.
@@ -166,7 +169,11 @@ class PieceReader:
 
     def make_segmenter(self, sampling_rate: int) -> Any:
         """What decides where windows begin and end."""
-        return FixedWindows(self.plan, sampling_rate)
+        if self.plan.segmentation == "fixed":
+            return FixedWindows(self.plan, sampling_rate)
+        embed = None if self.make_embed is None else self.make_embed(sampling_rate)
+        longest_s = self.plan.chunk_length_s
+        return ChangeSegments(sampling_rate, embed, longest_s=longest_s, silence_dbfs=self.silence_dbfs)
 
     def _prepare_samples(self, samples: np.ndarray, sampling_rate: int, name: str) -> dict:
         """`features` or `result` of samples (channels, num_samples)."""
