@@ -112,6 +112,11 @@ def plan_windows(
         )
     usual_s = LONGEST_SEGMENT_S if follows_changes else CHUNK_LENGTH_S
     length_s = chunk_length_s or min(usual_s, heard_s or math.inf)
+    if follows_changes and length_s < 2 * SHORTEST_S:
+        raise ValueError(
+            f"Got `chunk_length_s`={length_s:g} with `segmentation`='changes', where it is the longest segment; expected "
+            f"at least {2 * SHORTEST_S:g} s."
+        )
     if heard_s is not None and length_s > heard_s + 1e-6:
         raise ValueError(
             f"Got `chunk_length_s`={length_s:g}, and this model hears {heard_s:.4g} s at a time; pass that or less."
