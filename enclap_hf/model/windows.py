@@ -114,8 +114,8 @@ def plan_windows(
     length_s = chunk_length_s or min(usual_s, heard_s or math.inf)
     if follows_changes and length_s < 2 * SHORTEST_S:
         raise ValueError(
-            f"Got `chunk_length_s`={length_s:g} with `segmentation`='changes', where it is the longest segment; expected "
-            f"at least {2 * SHORTEST_S:g} s."
+            f"Got `chunk_length_s`={length_s:g} with `segmentation`='changes', where it is the longest segment; "
+            f"expected at least {2 * SHORTEST_S:g} s."
         )
     if heard_s is not None and length_s > heard_s + 1e-6:
         raise ValueError(
