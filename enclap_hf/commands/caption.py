@@ -195,8 +195,8 @@ def write_captions(
     Raises:
         OutputError: the output cannot be written any further; its rows are safe.
     """
-    if target.kind == "document" and not plan.waiting:
-        return
+    if target.kind == "document" and not plan.waiting and not os.path.exists(make_document(target).journal):
+        return  # it is complete
     with make_sink(args, target, plan, paths, documents) as sink:
         try:
             if plan.waiting:
