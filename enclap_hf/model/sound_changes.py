@@ -45,7 +45,7 @@ WINDOW_S = 0.032
 DB_SCALE, CLAP_SCALE = 10.0, 3.0
 # What a boundary costs, in squared distance times seconds: with CLAP's vectors, and without.
 BOUNDARY_COST, BOUNDARY_COST_WITHOUT_CLAP = 5.0, 2.0
-# What each frame of a long silence costs in a segment with sound, or the other way round.
+# What each frame of a long silence costs in a segment with sound.
 MIXING_COST = 1e4
 
 Embed = Callable[[list[np.ndarray]], Any]
@@ -113,7 +113,7 @@ class ChangeSegments:
             if self._waiting_length == self._frame_length:
                 self._add_frame()
                 if self._num_undecided == self._longest + self._shortest:
-                    decided.append(self._take_segment(self._cut()[0]))
+                    decided.append(self._take_segment(self._cut()))
         return decided
 
     def finish(self) -> list[Window]:
@@ -124,8 +124,7 @@ class ChangeSegments:
         self._add_clips(is_end=True)
         decided = []
         while self._num_undecided > 0:
-            length = self._cut(is_end=True, has_part=has_part)[0]
-            decided.append(self._take_segment(length))
+            decided.append(self._take_segment(self._cut(is_end=True, has_part=has_part)))
         return decided
 
     @property
@@ -206,16 +205,18 @@ class ChangeSegments:
         self._first_vector = first_vector
         return Window(start, end, start, end)
 
-    def _cut(self, is_end: bool = False, has_part: bool = False) -> list[int]:
-        """Lengths in frames of the segments that the undecided frames are cut into."""
+    def _cut(self, is_end: bool = False, has_part: bool = False) -> int:
+        """Frames of the first of the segments that the undecided frames are cut into."""
         if self._clips:
             self._embed_clips()
         frames = self._join_features()
         if is_end and len(frames) <= self._shortest:
-            return [len(frames)]
+            return len(frames)
         apart = mark_long_runs(self._silent, self._shortest)
-        shortest_end = self._shortest + has_part if is_end else 1
-        return cut_frames(frames, apart, self._boundary_cost, self._shortest, self._longest, shortest_end)
+        # Of what may still go on, the last segment has any length; where it is the only one, it is cut at the longest.
+        last = (self._shortest + has_part, self._longest) if is_end else (1, len(frames))
+        lengths = cut_frames(frames, apart, self._boundary_cost, (self._shortest, self._longest), last)
+        return min(lengths[0], self._longest)
 
     def _join_features(self) -> np.ndarray:
         """What frames are compared by, float64 (frames, features)."""
@@ -279,16 +280,16 @@ def mark_long_runs(flags: list[bool], shortest: int) -> np.ndarray:
 
 
 def cut_frames(
-    frames: np.ndarray, apart: np.ndarray, boundary_cost: float, shortest: int, longest: int, shortest_end: int
+    frames: np.ndarray, apart: np.ndarray, boundary_cost: float, bounds: tuple[int, int], last_bounds: tuple[int, int]
 ) -> list[int]:
     """Cut a sequence at least cost.
 
     Args:
         frames: float64 (frames, features).
-        apart: bool (frames,); those that are True are not to be in a segment with those that are False.
+        apart: bool (frames,); those that are True belong in segments of their own.
         boundary_cost: of each boundary, in squared distance.
-        shortest, longest: frames of a segment.
-        shortest_end: of the last one, which may still go on.
+        bounds: the fewest and most frames of a segment.
+        last_bounds: of the last one.
     Returns:
         the lengths of the segments.
     """
@@ -299,13 +300,13 @@ def cut_frames(
     best, previous = np.full(num_frames + 1, np.inf), np.zeros(num_frames + 1, dtype=int)
     best[0] = -boundary_cost
     for end in range(1, num_frames + 1):
-        least = shortest_end if end == num_frames else shortest
-        starts = np.arange(max(0, end - longest), end - least + 1)
+        shortest, longest = last_bounds if end == num_frames else bounds
+        starts = np.arange(max(0, end - longest), end - shortest + 1)
         if not len(starts):
             continue
         lengths, marked = end - starts, counts[end] - counts[starts]
         spread = squares[end] - squares[starts] - ((sums[end] - sums[starts]) ** 2).sum(axis=1) / lengths
-        costs = best[starts] + spread + boundary_cost + MIXING_COST * np.minimum(marked, lengths - marked)
+        costs = best[starts] + spread + boundary_cost + MIXING_COST * np.where(marked < lengths, marked, 0)
         least_cost = int(costs.argmin())
         best[end], previous[end] = costs[least_cost], starts[least_cost]
     lengths, end = [], num_frames
