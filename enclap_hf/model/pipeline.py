@@ -8,6 +8,8 @@ from transformers import GenerationConfig, Pipeline
 from transformers.modeling_outputs import BaseModelOutput
 
 from .audio_loading import AudioLoadError, as_audio_batch
+from .candidates import compute_clip_seed
+from .caption_choice import ChosenCaptions, choose_captions, compare, read_choice
 from .caption_scores import score_sequences
 from .repository import save_repository
 
@@ -24,6 +26,8 @@ OUTPUT_ARGUMENTS = (
     *("output_scores", "output_logits", "output_attentions", "output_hidden_states"),
     "return_dict_in_generate",
 )
+# Arguments that choose among several captions of a recording, see `read_choice`.
+CHOICE_ARGUMENTS = ("num_candidates", "candidates", "rerank", "seed", "is_fluent")
 _UNSET = object()
 
 
@@ -47,7 +51,8 @@ class AudioCaptioningPipeline(Pipeline):
     `{"text": caption, "score": score}`; with a list or a dataset column, a list of such; with an iterator, a streamed
     column or a `KeyDataset`, they come one by one. With `num_return_sequences=n` every recording gives a list of n such
     dicts: beams in the order of the search, samples best first. The score is the mean log probability of the caption's
-    tokens, see `caption_scores.py`. A recording without sound gives `{"text": "", "silent": True}`.
+    tokens, see `caption_scores.py`. Where the repository has a text tower of its CLAP, `confidence` says how well the
+    caption fits the recording, see [`EnClapProcessor.score_captions`]. A recording without sound gives `{"text": "", "silent": True}`.
 
     Args of a call, or of `pipeline(...)` for every call:
         sampling_rate: Hz of arrays and tensors, which do not carry it.
@@ -55,6 +60,13 @@ class AudioCaptioningPipeline(Pipeline):
         errors: "raise" stops at a recording that cannot be read; "return" gives `{"text": None, "error": reason}` for
             it and goes on.
         silence_dbfs: peak below which a recording is silent, dB of full scale, -70 unless given; None captions all.
+        num_candidates: captions that are written of each recording, of which the best is chosen; 30 where one of the
+            next three is given.
+        candidates: "beam", "nucleus" or "both", see `candidates.py`.
+        rerank: "clap", "consensus", "likelihood", or a mixture such as `{"clap": 0.6, "consensus": 0.4}`, see
+            `reranking.py`.
+        seed: of the samples; a recording has the same ones in any batch.
+        is_fluent: a function from captions to booleans; those that are not come last.
         generate_kwargs: arguments of `generate`; those of `GenerationConfig`, `generation_config`, `logits_processor`,
             `stopping_criteria`, `prefix_allowed_tokens_fn`, `decoder_input_ids` (one row for all recordings) and
             `streamer` may also be passed by themselves.
@@ -87,6 +99,7 @@ class AudioCaptioningPipeline(Pipeline):
     def _sanitize_parameters(
         self, sampling_rate=None, errors=None, silence_dbfs=_UNSET, generate_kwargs=None, **kwargs
     ):
+        choosing = {name: kwargs.pop(name) for name in CHOICE_ARGUMENTS if name in kwargs}
         if errors not in (None, "raise", "return"):
             raise ValueError(f'Got `errors`={errors!r}; expected "raise" or "return".')
         is_number = isinstance(silence_dbfs, (int, float)) and not isinstance(silence_dbfs, bool)
@@ -100,7 +113,9 @@ class AudioCaptioningPipeline(Pipeline):
             preprocess["silence_dbfs"] = silence_dbfs
         for name in kwargs.keys() & (generate_kwargs or {}).keys():
             raise ValueError(f"Got `{name}` twice, by itself and in `generate_kwargs`; pass it once.")
-        return preprocess, check_generate_arguments({**(generate_kwargs or {}), **kwargs}), {}
+        forward = check_generate_arguments({**(generate_kwargs or {}), **kwargs})
+        choice, forward = read_choice(forward, **choosing)
+        return preprocess, forward if choice is None else {**forward, "choice": choice}, {}
 
     def __call__(self, inputs, **kwargs):
         """Caption one recording or several; see the class."""
@@ -141,13 +156,13 @@ class AudioCaptioningPipeline(Pipeline):
         results = [{name: clip[name] for name in ("error", "silent") if name in clip} for clip in clips]
         captioned = [i for i, result in enumerate(results) if not result]
         if captioned:
-            sequences, scores = self._caption([clips[i] for i in captioned], generate_kwargs)
-            for i, ids, clip_scores in zip(captioned, sequences, scores, strict=True):
-                results[i] = {"sequences": ids, "scores": clip_scores}
+            captions = self._caption([clips[i] for i in captioned], **generate_kwargs)
+            for i, chosen in zip(captioned, captions, strict=True):
+                results[i] = chosen._asdict()
         return {"results": results}
 
-    def _caption(self, clips: list[dict], generate_kwargs: dict) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids (B, n, S) and scores (B, n) of prepared clips, each clip's captions in the order to show them."""
+    def _caption(self, clips: list[dict], choice=None, **generate_kwargs) -> list[ChosenCaptions]:
+        """The captions of prepared clips, each clip's in the order to show them."""
         batch = self.processor.encode_prepared(join_prepared(clips)).to(self.device)
         mask = batch.pop("attention_mask")
         states = self.model.model.encoder(**batch, attention_mask=mask)[0]
@@ -155,6 +170,10 @@ class AudioCaptioningPipeline(Pipeline):
         if prompt is not None and len(prompt) == 1:  # one for all
             prompt = prompt.expand(len(clips), -1)
             generate_kwargs = {**generate_kwargs, "decoder_input_ids": prompt}
+        clap = batch.get("clap_embedding")
+        if choice is not None:
+            seeds = [compute_clip_seed(clip["input_values"][0]) for clip in clips]
+            return choose_captions(self.model, self.processor, states, mask, clap, seeds, choice, **generate_kwargs)
         decoding = self.model.find_decoding(**generate_kwargs)
         sequences = self.model.generate(encoder_outputs=BaseModelOutput(states), attention_mask=mask, **generate_kwargs)
         sequences = getattr(sequences, "sequences", sequences)  # where the model's own decoding returns more
@@ -170,7 +189,8 @@ class AudioCaptioningPipeline(Pipeline):
         if decoding.do_sample and decoding.num_beams == 1:  # samples come in no order
             order = scores.argsort(dim=1, descending=True, stable=True)
             sequences, scores = sequences.take_along_dim(order.unsqueeze(2), 1), scores.take_along_dim(order, 1)
-        return sequences, scores
+        confidences = compare(self.processor, clap, [self.processor.batch_decode(ids) for ids in sequences])
+        return list(map(ChosenCaptions, sequences, scores, confidences or [None] * len(clips)))
 
     def postprocess(self, model_outputs: dict) -> dict | list[dict]:
         """Decode one recording's captions."""
@@ -181,6 +201,8 @@ class AudioCaptioningPipeline(Pipeline):
             return {"text": "", "silent": True}
         texts, scores = self.processor.batch_decode(result["sequences"]), result["scores"].tolist()
         captions = [{"text": text, "score": score} for text, score in zip(texts, scores, strict=True)]
+        for caption, confidence in zip(captions, result["confidences"] or [], strict=False):
+            caption["confidence"] = confidence
         return captions[0] if len(captions) == 1 else captions
 
     def save_pretrained(self, save_directory: str, **kwargs) -> None:
