@@ -1,6 +1,6 @@
-"""The best of several captions of a recording: candidates are written (`candidates.py`), and ranked (`reranking.py`)."""
+"""The best of several captions of a recording: candidates are written (`candidates.py`) and ranked (`reranking.py`)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,6 +12,8 @@ from .caption_scores import score_sequences
 from .clap_text import compare_with_captions
 from .reranking import NO_TEXT_TOWER, ClipCandidates, gather_candidates, rank_candidates, read_mixture
 
+# Arguments of a call that choose among several captions of a recording.
+CHOICE_ARGUMENTS = ("num_candidates", "candidates", "rerank", "seed", "is_fluent")
 # Arguments of `generate` that a search for candidates sets itself.
 SET_BY_SEARCH = ("num_beams", "do_sample", "top_k")
 
@@ -41,33 +43,26 @@ class ChosenCaptions(NamedTuple):
     confidences: list[float] | None
 
 
-def read_choice(
-    generate_kwargs: dict,
-    num_candidates: int | None = None,
-    candidates: str | None = None,
-    rerank: str | Mapping[str, float] | None = None,
-    seed: int | None = None,
-    is_fluent: Callable[[list[str]], Sequence[bool]] | None = None,
-) -> tuple[CaptionChoice | None, dict]:
+def read_choice(arguments: dict) -> tuple[CaptionChoice | None, dict]:
     """What a caller asks for in the way of candidates.
 
     Args:
-        generate_kwargs: arguments of `generate`; `top_p`, `temperature` and `num_return_sequences` are taken from it.
-        num_candidates, candidates, seed: of [`CandidateSearch`]; the first is 30 and the second "nucleus" where only
-            the other is given.
-        rerank: see [`read_mixture`]; "consensus" where candidates are asked for alone.
-        is_fluent: see [`rank_candidates`].
+        arguments: of a call of the pipeline, those of `generate` among them. `num_candidates`, `candidates` and `seed`
+            are those of [`CandidateSearch`], as are `top_p` and `temperature`; `rerank` is that of [`read_mixture`],
+            "consensus" where candidates are asked for alone; `is_fluent` that of [`rank_candidates`].
     Returns:
         the choice, None where none is asked for; and the arguments that are left for `generate`.
     Raises:
         ValueError: a value out of its range, or an argument that only a search without candidates has.
     """
-    if num_candidates is None and candidates is None and rerank is None:
-        if seed is not None or is_fluent is not None:
-            name = "seed" if seed is not None else "is_fluent"
+    asked = {name: arguments.get(name) for name in CHOICE_ARGUMENTS}
+    generate_kwargs = {name: value for name, value in arguments.items() if name not in CHOICE_ARGUMENTS}
+    if all(asked[name] is None for name in ("num_candidates", "candidates", "rerank")):
+        useless = [name for name, value in asked.items() if value is not None]
+        if useless:
             raise ValueError(
-                f"Got `{name}` without candidates to choose from; pass `num_candidates` or `rerank` with it, or leave "
-                "it out."
+                f"Got `{useless[0]}` without candidates to choose from; pass `num_candidates` or `rerank` with it, or "
+                "leave it out."
             )
         return None, generate_kwargs
     for name in SET_BY_SEARCH:
@@ -76,7 +71,7 @@ def read_choice(
                 f"Got `{name}` beside candidates, which are made in a way of their own; leave it out, and set "
                 "`num_candidates`, `candidates`, `top_p` and `temperature`."
             )
-    wanted = {"num_candidates": num_candidates, "kind": candidates, "seed": seed}
+    wanted = {"num_candidates": asked["num_candidates"], "kind": asked["candidates"], "seed": asked["seed"]}
     wanted |= {name: generate_kwargs.get(name) for name in ("top_p", "temperature")}
     search = CandidateSearch(**{name: value for name, value in wanted.items() if value is not None})
     number = generate_kwargs.get("num_return_sequences") or 1
@@ -87,8 +82,8 @@ def read_choice(
         )
     used = ("top_p", "temperature", "num_return_sequences")
     left = {name: value for name, value in generate_kwargs.items() if name not in used}
-    weights = read_mixture("consensus" if rerank is None else rerank)
-    return CaptionChoice(search, weights, number, is_fluent), left
+    weights = read_mixture("consensus" if asked["rerank"] is None else asked["rerank"])
+    return CaptionChoice(search, weights, number, asked["is_fluent"]), left
 
 
 def choose_captions(

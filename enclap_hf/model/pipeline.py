@@ -9,7 +9,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .audio_loading import AudioLoadError, as_audio_batch
 from .candidates import compute_clip_seed
-from .caption_choice import ChosenCaptions, choose_captions, compare, read_choice
+from .caption_choice import CHOICE_ARGUMENTS, ChosenCaptions, choose_captions, compare, read_choice
 from .caption_scores import score_sequences
 from .repository import save_repository
 
@@ -26,8 +26,6 @@ OUTPUT_ARGUMENTS = (
     *("output_scores", "output_logits", "output_attentions", "output_hidden_states"),
     "return_dict_in_generate",
 )
-# Arguments that choose among several captions of a recording, see `read_choice`.
-CHOICE_ARGUMENTS = ("num_candidates", "candidates", "rerank", "seed", "is_fluent")
 _UNSET = object()
 
 
@@ -51,8 +49,9 @@ class AudioCaptioningPipeline(Pipeline):
     `{"text": caption, "score": score}`; with a list or a dataset column, a list of such; with an iterator, a streamed
     column or a `KeyDataset`, they come one by one. With `num_return_sequences=n` every recording gives a list of n such
     dicts: beams in the order of the search, samples best first. The score is the mean log probability of the caption's
-    tokens, see `caption_scores.py`. Where the repository has a text tower of its CLAP, `confidence` says how well the
-    caption fits the recording, see [`EnClapProcessor.score_captions`]. A recording without sound gives `{"text": "", "silent": True}`.
+    tokens, see `caption_scores.py`. Where the repository has the text tower of its CLAP, `confidence` says how well the
+    caption fits the recording, see [`EnClapProcessor.score_captions`]. A recording without sound gives
+    `{"text": "", "silent": True}`.
 
     Args of a call, or of `pipeline(...)` for every call:
         sampling_rate: Hz of arrays and tensors, which do not carry it.
@@ -113,9 +112,9 @@ class AudioCaptioningPipeline(Pipeline):
             preprocess["silence_dbfs"] = silence_dbfs
         for name in kwargs.keys() & (generate_kwargs or {}).keys():
             raise ValueError(f"Got `{name}` twice, by itself and in `generate_kwargs`; pass it once.")
-        forward = check_generate_arguments({**(generate_kwargs or {}), **kwargs})
-        choice, forward = read_choice(forward, **choosing)
-        return preprocess, forward if choice is None else {**forward, "choice": choice}, {}
+        forward = {**check_generate_arguments({**(generate_kwargs or {}), **kwargs}), **choosing}
+        read_choice({**getattr(self, "_forward_params", {}), **forward})  # refuses what does not go together
+        return preprocess, forward, {}
 
     def __call__(self, inputs, **kwargs):
         """Caption one recording or several; see the class."""
@@ -156,13 +155,14 @@ class AudioCaptioningPipeline(Pipeline):
         results = [{name: clip[name] for name in ("error", "silent") if name in clip} for clip in clips]
         captioned = [i for i, result in enumerate(results) if not result]
         if captioned:
-            captions = self._caption([clips[i] for i in captioned], **generate_kwargs)
+            captions = self._caption([clips[i] for i in captioned], generate_kwargs)
             for i, chosen in zip(captioned, captions, strict=True):
                 results[i] = chosen._asdict()
         return {"results": results}
 
-    def _caption(self, clips: list[dict], choice=None, **generate_kwargs) -> list[ChosenCaptions]:
+    def _caption(self, clips: list[dict], arguments: dict) -> list[ChosenCaptions]:
         """The captions of prepared clips, each clip's in the order to show them."""
+        choice, generate_kwargs = read_choice(arguments)
         batch = self.processor.encode_prepared(join_prepared(clips)).to(self.device)
         mask = batch.pop("attention_mask")
         states = self.model.model.encoder(**batch, attention_mask=mask)[0]
