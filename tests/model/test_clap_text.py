@@ -1,4 +1,4 @@
-"""The text tower: vectors are the stock tower's; it is saved, pushed and referred to as the others are, and optional."""
+"""The text tower: vectors are the stock tower's; it is saved, pushed and referred to as the others, and optional."""
 
 import json
 import os
