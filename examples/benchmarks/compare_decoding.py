@@ -89,8 +89,8 @@ def timed(function: Callable, *args, **kwargs) -> tuple:
 
 
 @torch.inference_mode()
-def caption_scene(model, processor, scene: Scene, ways: list[Way]) -> None:
-    """Let every way caption a scene."""
+def caption_scene(model, processor, scene: Scene, ways: list[Way]) -> torch.Tensor | None:
+    """Let every way caption a scene; returns its CLAP vector (1, C)."""
     prepared, seconds = timed(processor.prepare, scene.audio, scene.sampling_rate)
     inputs, seconds_to_encode = timed(processor.encode_prepared, prepared)
     states, seconds_in_encoder = timed(lambda: model.model.encoder(**inputs)[0])
@@ -111,6 +111,7 @@ def caption_scene(model, processor, scene: Scene, ways: list[Way]) -> None:
             taken += seconds_to_rank
             way.captions.append(caption)
         way.seconds.append(seconds + taken)
+    return clap
 
 
 def write_candidates(model, processor, states, mask, search: CandidateSearch, clip_seeds: list[int]) -> ClipCandidates:
@@ -160,9 +161,8 @@ def columns(counts: list[CaptionCounts], top: str, bottom: str) -> tuple[np.ndar
 
 def judged(values: list[bool | None]) -> tuple[np.ndarray, np.ndarray]:
     """Which are right, and which are judged."""
-    return np.array([value is True for value in values], float), np.array(
-        [value is not None for value in values], float
-    )
+    right, is_judged = [value is True for value in values], [value is not None for value in values]
+    return np.array(right, dtype=float), np.array(is_judged, dtype=float)
 
 
 def compute_diversity(captions: list[str]) -> float:
@@ -217,10 +217,7 @@ def compare(args: ComparisonArguments) -> dict:
     caption_scene(model, processor, make_scene(args.first_seed), list_ways(args, tower is not None))  # warms up
     for seed in tqdm(range(args.first_seed, args.first_seed + args.num_scenes), desc="scenes", mininterval=5.0):
         scene = make_scene(seed)
-        caption_scene(model, processor, scene, ways)
-        if tower is not None:
-            prepared = processor.prepare(scene.audio, scene.sampling_rate)
-            embeddings.append(processor.clap_encoder.embed(prepared["input_features"], prepared["is_longer"]))
+        embeddings.append(caption_scene(model, processor, scene, ways))
         scenes.append(replace(scene, audio=scene.audio[:0]))
     rows, baseline = [], None
     for way in ways:
