@@ -13,7 +13,7 @@ AV = ["av>=12"]
 DEMO = ["gradio>=6,<7", "pillow>=10", *AV]
 ORIGINAL = ["encodec>=0.1.1", "laion-clap>=1.1.4"]
 TRAIN = ["accelerate>=1.3.0", "datasets>=3.0", "tensorboard>=2.10", *METRICS]
-TEST = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", *AV, *TRAIN]
+TEST = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "pysubs2>=1.7", "webvtt-py>=0.6", *AV, *TRAIN]
 
 setup(
     name="enclap-hf",
@@ -27,7 +27,7 @@ setup(
     package_data={
         "enclap_hf": [
             *("hub/model_card_template.md", "default_model/*", "default_model/*/*"),
-            *("metrics/*", "metrics/java/*", "demo/page.css"),
+            *("metrics/*", "metrics/java/*", "demo/page.css", "demo/page.js"),
         ]
     },
     install_requires=[

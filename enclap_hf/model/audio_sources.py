@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,21 @@ _SPECIAL_FILES = (
     (stat.S_ISBLK, "device"),
 )
 _HEAD_BYTES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class AudioPart:
+    """Samples of a recording that an `AudioReader` gave; reading it gives the very same.
+
+    Args:
+        samples: float32 (channels, num_samples), however many channels.
+        sampling_rate: Hz.
+        name: what messages call the recording.
+    """
+
+    samples: np.ndarray
+    sampling_rate: int
+    name: str
 
 
 def open_audio(
@@ -58,18 +74,38 @@ def open_audio(
         AudioLoadError: see `load_audio`. What is wrong further on is raised when it is reached.
         ValueError: `raw_format` is unknown, or comes without `raw_sampling_rate`.
     """
-    raw = None
-    if raw_format is not None:
-        if raw_format not in RAW_FORMATS:
-            raise ValueError(f"Got `raw_format` {raw_format!r}; expected one of {', '.join(RAW_FORMATS)}.")
-        channels = as_whole_number(raw_channels)
-        if raw_sampling_rate is None or channels is None or channels < 1:
-            raise ValueError(
-                f"Got `raw_sampling_rate` {raw_sampling_rate!r} and `raw_channels` {raw_channels!r}; samples without a "
-                "header need a rate in Hz and at least one channel."
-            )
-        raw = (raw_format, check_sampling_rate(raw_sampling_rate, make_label(audio, name)), channels)
+    raw = check_raw(raw_format, raw_sampling_rate, raw_channels, make_label(audio, name))
     return open_source(audio, sampling_rate, name, raw=raw)
+
+
+def check_raw(
+    raw_format: str | None = None,
+    raw_sampling_rate: int | None = None,
+    raw_channels: int = 1,
+    label: str = "samples without a header",
+) -> tuple[str, int, int] | None:
+    """Format, Hz and channels of samples without a header; None where there are none.
+
+    Raises:
+        AudioLoadError: the rate is outside 1 to 384 kHz.
+        ValueError: the format is unknown, or something is missing.
+    """
+    if raw_format is None:
+        if raw_sampling_rate is not None or raw_channels != 1:
+            raise ValueError(
+                "Got `raw_sampling_rate` or `raw_channels` without `raw_format`, which says that samples have no "
+                f"header; pass one of {', '.join(RAW_FORMATS)}, or leave them out."
+            )
+        return None
+    if raw_format not in RAW_FORMATS:
+        raise ValueError(f"Got `raw_format` {raw_format!r}; expected one of {', '.join(RAW_FORMATS)}.")
+    channels = as_whole_number(raw_channels)
+    if raw_sampling_rate is None or channels is None or channels < 1:
+        raise ValueError(
+            f"Got `raw_sampling_rate` {raw_sampling_rate!r} and `raw_channels` {raw_channels!r}; samples without a "
+            "header need a rate in Hz and at least one channel."
+        )
+    return raw_format, check_sampling_rate(raw_sampling_rate, label), channels
 
 
 def open_source(
@@ -91,6 +127,9 @@ def open_source(
         buffers_streams: copy what cannot seek before it is decoded, so that it gives the bits that the file would.
         max_duration_s: no more than this from the start will be wanted, of which a decoder object is told.
     """
+    if isinstance(audio, AudioPart):
+        start = lambda: ArrayDecoder(audio.samples.T, audio.sampling_rate)  # noqa: E731
+        return AudioReader(start, audio.name, lambda: None, can_restart=True, was_heard=True)
     label = make_label(audio, name)
     if sampling_rate is not None:
         sampling_rate = check_sampling_rate(sampling_rate, label)

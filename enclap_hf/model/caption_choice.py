@@ -86,6 +86,16 @@ def read_choice(arguments: dict) -> tuple[CaptionChoice | None, dict]:
     return CaptionChoice(search, weights, number, asked["is_fluent"]), left
 
 
+def check_choice(choice: CaptionChoice | None, processor) -> None:
+    """Refuse a choice by CLAP where there is no text tower.
+
+    Raises:
+        ValueError: it cannot be done.
+    """
+    if choice is not None and "clap" in choice.weights and processor.clap_text_encoder is None:
+        raise ValueError(NO_TEXT_TOWER)
+
+
 def choose_captions(
     model,
     processor,
@@ -112,8 +122,7 @@ def choose_captions(
     Raises:
         ValueError: CLAP is to rank, and there is no text tower.
     """
-    if "clap" in choice.weights and processor.clap_text_encoder is None:
-        raise ValueError(NO_TEXT_TOWER)
+    check_choice(choice, processor)
     sequences = generate_candidates(model, states, attention_mask, choice.search, clip_seeds, **generate_kwargs)
     prompt = generate_kwargs.get("decoder_input_ids")
     scores = score_sequences(
