@@ -19,55 +19,10 @@ import numpy as np
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-CANDIDATE_KINDS = ("beam", "nucleus", "both")
-# Of "both", the share of beams.
-SHARE_OF_BEAMS = 1 / 3
+from .caption_choice import CandidateSearch
+
 # Tokens among which the nucleus is looked for before all of the vocabulary is sorted.
 NUCLEUS_CANDIDATES = 128
-
-
-@dataclass(frozen=True)
-class CandidateSearch:
-    """How candidates are made.
-
-    Args:
-        num_candidates: of each clip, before duplicates are removed.
-        kind: "beam", "nucleus" or "both".
-        seed: of the samples.
-        top_p: share of the probability that the nucleus holds at least.
-        temperature: divides the logits before that.
-    Raises:
-        ValueError: a value out of its range.
-    """
-
-    num_candidates: int = 30
-    kind: str = "nucleus"
-    seed: int = 0
-    top_p: float = 0.9
-    temperature: float = 0.7
-
-    def __post_init__(self):
-        if self.kind not in CANDIDATE_KINDS:
-            raise ValueError(f"Got `candidates`={self.kind!r}; expected {', '.join(map(repr, CANDIDATE_KINDS))}.")
-        for name, value, least in (("num_candidates", self.num_candidates, 2), ("seed", self.seed, 0)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"Got `{name}`={value!r}; expected a whole number of at least {least}.")
-        if not 0 < self.top_p <= 1 or not self.temperature > 0:
-            raise ValueError(
-                f"Got `top_p`={self.top_p!r} and `temperature`={self.temperature!r}; expected a share above 0 and up "
-                "to 1, and a number above 0."
-            )
-
-    @property
-    def num_beams(self) -> int:
-        """How many candidates come from a beam search."""
-        shares = {"beam": 1.0, "nucleus": 0.0, "both": SHARE_OF_BEAMS}
-        return max(round(shares[self.kind] * self.num_candidates), int(self.kind == "both"))
-
-    @property
-    def num_samples(self) -> int:
-        """How many candidates are samples."""
-        return self.num_candidates - self.num_beams
 
 
 def generate_candidates(

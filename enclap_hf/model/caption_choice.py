@@ -1,21 +1,63 @@
-"""The best of several captions of a recording: candidates are written (`candidates.py`) and ranked (`reranking.py`)."""
+"""What a caller may ask for in the way of candidates: how many captions of a recording to choose from, and how."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-import torch
-from transformers.modeling_outputs import BaseModelOutput
+from .reranking import read_mixture
 
-from .candidates import CandidateSearch, generate_candidates
-from .caption_scores import score_sequences
-from .clap_text import compare_with_captions
-from .reranking import NO_TEXT_TOWER, ClipCandidates, gather_candidates, rank_candidates, read_mixture
-
+CANDIDATE_KINDS = ("beam", "nucleus", "both")
+# Of "both", the share of beams.
+SHARE_OF_BEAMS = 1 / 3
 # Arguments of a call that choose among several captions of a recording.
 CHOICE_ARGUMENTS = ("num_candidates", "candidates", "rerank", "seed", "is_fluent")
+# Those of them that each ask for it.
+CHOICES = ("num_candidates", "candidates", "rerank")
 # Arguments of `generate` that a search for candidates sets itself.
 SET_BY_SEARCH = ("num_beams", "do_sample", "top_k")
+
+
+@dataclass(frozen=True)
+class CandidateSearch:
+    """How candidates are made.
+
+    Args:
+        num_candidates: of each clip, before duplicates are removed.
+        kind: "beam", "nucleus" or "both".
+        seed: of the samples.
+        top_p: share of the probability that the nucleus holds at least.
+        temperature: divides the logits before that.
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    num_candidates: int = 30
+    kind: str = "nucleus"
+    seed: int = 0
+    top_p: float = 0.9
+    temperature: float = 0.7
+
+    def __post_init__(self):
+        if self.kind not in CANDIDATE_KINDS:
+            raise ValueError(f"Got `candidates`={self.kind!r}; expected {', '.join(map(repr, CANDIDATE_KINDS))}.")
+        for name, value, least in (("num_candidates", self.num_candidates, 2), ("seed", self.seed, 0)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"Got `{name}`={value!r}; expected a whole number of at least {least}.")
+        if not 0 < self.top_p <= 1 or not self.temperature > 0:
+            raise ValueError(
+                f"Got `top_p`={self.top_p!r} and `temperature`={self.temperature!r}; expected a share above 0 and up "
+                "to 1, and a number above 0."
+            )
+
+    @property
+    def num_beams(self) -> int:
+        """How many candidates come from a beam search."""
+        shares = {"beam": 1.0, "nucleus": 0.0, "both": SHARE_OF_BEAMS}
+        return max(round(shares[self.kind] * self.num_candidates), int(self.kind == "both"))
+
+    @property
+    def num_samples(self) -> int:
+        """How many candidates are samples."""
+        return self.num_candidates - self.num_beams
 
 
 @dataclass(frozen=True)
@@ -35,14 +77,6 @@ class CaptionChoice:
     is_fluent: Callable[[list[str]], Sequence[bool]] | None = field(default=None, compare=False)
 
 
-class ChosenCaptions(NamedTuple):
-    """The captions of one recording, best first: ids (n, S), mean log probabilities (n,), cosines by CLAP or None."""
-
-    sequences: torch.LongTensor
-    scores: torch.Tensor
-    confidences: list[float] | None
-
-
 def read_choice(arguments: dict) -> tuple[CaptionChoice | None, dict]:
     """What a caller asks for in the way of candidates.
 
@@ -57,7 +91,7 @@ def read_choice(arguments: dict) -> tuple[CaptionChoice | None, dict]:
     """
     asked = {name: arguments.get(name) for name in CHOICE_ARGUMENTS}
     generate_kwargs = {name: value for name, value in arguments.items() if name not in CHOICE_ARGUMENTS}
-    if all(asked[name] is None for name in ("num_candidates", "candidates", "rerank")):
+    if all(asked[name] is None for name in CHOICES):
         useless = [name for name, value in asked.items() if value is not None]
         if useless:
             raise ValueError(
@@ -84,75 +118,3 @@ def read_choice(arguments: dict) -> tuple[CaptionChoice | None, dict]:
     left = {name: value for name, value in generate_kwargs.items() if name not in used}
     weights = read_mixture("consensus" if asked["rerank"] is None else asked["rerank"])
     return CaptionChoice(search, weights, number, asked["is_fluent"]), left
-
-
-def check_choice(choice: CaptionChoice | None, processor) -> None:
-    """Refuse a choice by CLAP where there is no text tower.
-
-    Raises:
-        ValueError: it cannot be done.
-    """
-    if choice is not None and "clap" in choice.weights and processor.clap_text_encoder is None:
-        raise ValueError(NO_TEXT_TOWER)
-
-
-def choose_captions(
-    model,
-    processor,
-    states: torch.Tensor,
-    attention_mask: torch.Tensor,
-    clap_embedding: torch.Tensor | None,
-    clip_seeds: list[int],
-    choice: CaptionChoice,
-    **generate_kwargs,
-) -> list[ChosenCaptions]:
-    """Write, rank and score the captions of a batch of encoded recordings.
-
-    Args:
-        model: [`EnClapForConditionalGeneration`].
-        processor: [`EnClapProcessor`].
-        states: the encoder's output, (B, T + 3, D).
-        attention_mask: (B, T) of the frames.
-        clap_embedding: (B, C), where the processor has it.
-        clip_seeds: what tells the clips apart, see `compute_clip_seed`.
-        choice: what is wanted.
-        generate_kwargs: arguments of `generate`.
-    Returns:
-        of each recording, as many captions as are wanted, or all where fewer differ.
-    Raises:
-        ValueError: CLAP is to rank, and there is no text tower.
-    """
-    check_choice(choice, processor)
-    sequences = generate_candidates(model, states, attention_mask, choice.search, clip_seeds, **generate_kwargs)
-    prompt = generate_kwargs.get("decoder_input_ids")
-    scores = score_sequences(
-        model,
-        sequences.flatten(0, 1),
-        BaseModelOutput(states),
-        attention_mask,
-        model.find_decoding(**generate_kwargs),
-        1 if prompt is None else prompt.shape[1],
-    ).unflatten(0, sequences.shape[:2])
-    texts = [processor.batch_decode(clip) for clip in sequences]
-    gathered = [gather_candidates(*clip) for clip in zip(texts, scores.tolist(), strict=True)]
-    if "clap" in choice.weights:
-        similarities = compare(processor, clap_embedding, [candidates.texts for candidates, _ in gathered])
-        gathered = [
-            (ClipCandidates(found.texts, found.counts, found.likelihoods, cosines), places)
-            for (found, places), cosines in zip(gathered, similarities, strict=True)
-        ]
-    orders = [rank_candidates(found, choice.weights, choice.is_fluent)[: choice.num_captions] for found, _ in gathered]
-    best = [[found.texts[i] for i in order] for (found, _), order in zip(gathered, orders, strict=True)]
-    confidences = compare(processor, clap_embedding, best)
-    chosen = []
-    for clip, ((_, places), order) in enumerate(zip(gathered, orders, strict=True)):
-        kept = [places[i] for i in order]
-        chosen.append(ChosenCaptions(sequences[clip, kept], scores[clip, kept], confidences and confidences[clip]))
-    return chosen
-
-
-def compare(processor, clap_embedding: torch.Tensor | None, captions: list[list[str]]) -> list[list[float]] | None:
-    """Cosines of recordings with captions of their own by CLAP; None where there is no text tower."""
-    if processor.clap_text_encoder is None or clap_embedding is None:
-        return None
-    return compare_with_captions(processor.clap_text_encoder, clap_embedding, captions)

@@ -72,7 +72,10 @@ def join_rank(pieces: list[CaptionedPiece], rank: int) -> dict:
     errors = [entry["error"] for _, entry in chosen if "error" in entry]
     scored = [(entry, length_of(piece)) for piece, entry in chosen if entry.get("score") is not None]
     texts = [entry["text"] for _, entry in chosen if entry["text"]]
-    if not scored:
+    unsure = [entry["confidence"] for _, entry in chosen if "confidence" in entry and not entry["text"]]
+    if not scored and not errors and unsure:
+        result = {"text": "", "confidence": max(unsure)}
+    elif not scored:
         result = {"text": None} if errors else {"text": "", "silent": True}
     else:
         total = math.fsum(length for _, length in scored)

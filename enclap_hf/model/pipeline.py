@@ -14,10 +14,11 @@ from transformers.modeling_outputs import BaseModelOutput
 from .audio_loading import AudioLoadError, as_audio_batch
 from .audio_sources import check_raw
 from .candidates import compute_clip_seed
-from .caption_choice import CHOICE_ARGUMENTS, ChosenCaptions, check_choice, choose_captions, compare, read_choice
+from .caption_choice import CHOICE_ARGUMENTS, read_choice
 from .caption_results import CaptionedPiece, Results, group_pieces, join_pieces, make_row, put_in_order
 from .caption_scores import score_sequences
 from .caption_stream import SORTED_BATCHES, caption_as_done
+from .chosen_captions import ChosenCaptions, check_choice, choose_captions, compare
 from .generate_arguments import check_generate_arguments
 from .recording_stream import PieceReader
 from .recordings import is_list, is_stream
@@ -72,6 +73,8 @@ class AudioCaptioningPipeline(Pipeline):
         rerank: "clap", "consensus", "likelihood", or a mixture such as `{"clap": 0.6, "consensus": 0.4}`, see
             `reranking.py`.
         seed: of the samples; a recording has the same ones in any batch.
+        min_confidence: captions of less confidence are left out; where none is left, the text is empty, and the
+            confidence that of the best.
         is_fluent: a function from captions to booleans; those that are not fluent come last.
         generate_kwargs: arguments of `generate`; those of `GenerationConfig`, `generation_config`, `logits_processor`,
             `stopping_criteria`, `prefix_allowed_tokens_fn`, `decoder_input_ids` (one row for all recordings) and
@@ -110,6 +113,7 @@ class AudioCaptioningPipeline(Pipeline):
         errors=None,
         silence_dbfs=_UNSET,
         return_timestamps=None,
+        min_confidence=None,
         generate_kwargs=None,
         **kwargs,
     ):
@@ -133,7 +137,9 @@ class AudioCaptioningPipeline(Pipeline):
         postprocess = {} if return_timestamps is None else {"return_timestamps": return_timestamps}
         forward = {**check_generate_arguments({**(generate_kwargs or {}), **kwargs}), **choosing}
         choice, _ = read_choice({**getattr(self, "_forward_params", {}), **forward})
-        check_choice(choice, self.processor)
+        check_choice(choice, min_confidence, self.processor)
+        if min_confidence is not None:
+            forward["min_confidence"] = min_confidence
         return preprocess, forward, postprocess
 
     def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
@@ -260,7 +266,7 @@ class AudioCaptioningPipeline(Pipeline):
             return {"clip": [{"silent": True}]}
         return {"clip": [dict(prepared)]}
 
-    def _forward(self, model_inputs: dict, **generate_kwargs) -> dict:
+    def _forward(self, model_inputs: dict, min_confidence: float | None = None, **generate_kwargs) -> dict:
         """Encode and caption a batch: of each recording the captions' ids (n, S) and scores (n,), or its fate."""
         # Batches come as a list of one-element lists, a single clip as that one element.
         clips = [clip[0] if isinstance(clip, list) else clip for clip in model_inputs["clip"]]
@@ -269,7 +275,7 @@ class AudioCaptioningPipeline(Pipeline):
         if captioned:
             captions = self._caption([clips[i] for i in captioned], generate_kwargs)
             for i, chosen in zip(captioned, captions, strict=True):
-                results[i] = chosen._asdict()
+                results[i] = {**chosen._asdict(), "min_confidence": min_confidence}
         return {"results": results}
 
     def _caption(self, clips: list[dict], arguments: dict) -> list[ChosenCaptions]:
@@ -315,6 +321,10 @@ class AudioCaptioningPipeline(Pipeline):
         captions = [{"text": text, "score": score} for text, score in zip(texts, scores, strict=True)]
         for caption, confidence in zip(captions, result["confidences"] or [], strict=False):
             caption["confidence"] = confidence
+        if result["min_confidence"] is not None:
+            best = max(caption["confidence"] for caption in captions)
+            captions = [caption for caption in captions if caption["confidence"] >= result["min_confidence"]]
+            captions = captions or [{"text": "", "confidence": best}]
         return captions[0] if len(captions) == 1 else captions
 
     def save_pretrained(self, save_directory: str, **kwargs) -> None:

@@ -26,7 +26,8 @@ from enclap_hf import DEFAULT_MODEL, EnClapForConditionalGeneration, EnClapProce
 from enclap_hf.metrics import cider_d
 from enclap_hf.metrics.fense import compute_fluency_errors, compute_sbert_similarity, penalise_errors
 from enclap_hf.metrics.java_runtime import MetricUnavailableError
-from enclap_hf.model.candidates import CandidateSearch, compute_clip_seed, generate_candidates
+from enclap_hf.model.candidates import compute_clip_seed, generate_candidates
+from enclap_hf.model.caption_choice import CandidateSearch
 from enclap_hf.model.caption_scores import score_sequences
 from enclap_hf.model.clap_text import compare_with_captions
 from enclap_hf.model.repeated_events import names_event_twice

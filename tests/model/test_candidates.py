@@ -6,13 +6,8 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from conftest import build_model, make_inputs
-from enclap_hf.model.candidates import (
-    CandidateSearch,
-    NucleusSampler,
-    choose_tokens,
-    compute_clip_seed,
-    generate_candidates,
-)
+from enclap_hf.model.candidates import NucleusSampler, choose_tokens, compute_clip_seed, generate_candidates
+from enclap_hf.model.caption_choice import CandidateSearch
 
 LENGTHS = (40, 57, 9)
 SEEDS = [11, 22, 33]

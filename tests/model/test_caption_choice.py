@@ -10,8 +10,8 @@ from transformers import pipeline
 
 from clap_text_models import build_processor_with_text
 from conftest import build_model, build_processor, make_clip
-from enclap_hf.model.candidates import CandidateSearch, compute_clip_seed, generate_candidates
-from enclap_hf.model.caption_choice import read_choice
+from enclap_hf.model.candidates import compute_clip_seed, generate_candidates
+from enclap_hf.model.caption_choice import CandidateSearch, read_choice
 from enclap_hf.model.reranking import SCORERS, gather_candidates, rank_candidates, read_mixture
 
 RATE = 24_000
@@ -149,3 +149,22 @@ def test_a_fluency_filter_puts_what_it_refuses_last(captioner):
     first = captioner(CLIPS[0], **options)["text"]
     second = captioner(CLIPS[0], is_fluent=lambda texts: [text != first for text in texts], **options)["text"]
     assert second != first
+
+
+def test_captions_below_the_least_confidence_are_left_out(captioner):
+    captions = captioner(CLIPS[0], num_candidates=8, rerank="likelihood", num_return_sequences=8)
+    confidences = sorted(caption["confidence"] for caption in captions)
+    least = (confidences[0] + confidences[1]) / 2
+    options = {"num_candidates": 8, "rerank": "likelihood", "num_return_sequences": 8}
+    kept = captioner(CLIPS[0], min_confidence=least, **options)
+    assert kept == [caption for caption in captions if caption["confidence"] >= least]
+    nothing = captioner(CLIPS[0], min_confidence=1.0, **options)
+    assert nothing == {"text": "", "confidence": confidences[-1]}
+
+
+@pytest.mark.parametrize("value", [2, float("nan"), "0.5", True])
+def test_a_least_confidence_that_is_no_cosine_is_refused(captioner, without_text, value):
+    with pytest.raises(ValueError, match="expected a number from -1 to 1"):
+        captioner(CLIPS[0], min_confidence=value)
+    with pytest.raises(ValueError, match="no CLAP text tower"):
+        without_text(CLIPS[0], min_confidence=0.1)
