@@ -26,7 +26,7 @@ class Report:
         """Count a piece, and at its last one a recording."""
         found = self._begun.setdefault(piece.index, set())
         for entry in piece.captions[:1]:
-            is_unsure = entry["text"] == "" and not entry.get("silent")
+            is_unsure = entry["text"] == "" and not entry.keys() & {"silent", "score"}
             fate = "failed" if "error" in entry else "silent" if entry.get("silent") else "captioned"
             found.add("unsure" if is_unsure else fate)
         if not piece.is_end:

@@ -52,7 +52,7 @@ class LineSink(contextlib.AbstractContextManager):
         """Print a piece's captions."""
         rows = [] if piece.result is None else make_rows(path, piece)
         if piece.is_windowed:
-            rows = [row for row in rows if row.get("caption") != ""]
+            rows = [row for row in rows if not row.get("silent") and row.keys() & {"score", "error"}]
             if rows:
                 self._heard.add(path)
             if piece.is_end and path not in self._heard:

@@ -11,7 +11,8 @@ line what came, what is allowed and what to do; `RequestError.status_code` is fo
     {"inputs": "https://..."}             refused: nothing is downloaded here
 
 Samples are fractions of full scale, or whole numbers of 16 bits. `parameters` beside `inputs`: those of `PARAMETERS`.
-The answer is the pipeline's: {"text"}, or with `num_return_sequences` a list of {"text", "score"}, best first.
+The answer is the pipeline's: {"text", "score"}, or with `num_return_sequences` a list of them, best first; where the
+repository has a text tower of its CLAP, with `confidence`.
 
 Limits, from the environment: ENCLAP_MAX_BYTES of a file (25000000), ENCLAP_MAX_DURATION_S of a recording (120).
 """
@@ -29,7 +30,7 @@ from transformers import pipeline
 
 logger = logging.getLogger(__name__)
 
-# What a request may set: type, least and greatest value.
+# What a request may set: type, least and greatest value; of texts, those that are allowed.
 PARAMETERS = {
     "num_beams": (int, 1, 16),
     "num_return_sequences": (int, 1, 16),
@@ -41,7 +42,13 @@ PARAMETERS = {
     "top_k": (int, 1, 1000),
     "top_p": (float, 0.01, 1.0),
     "silence_dbfs": (float, -300.0, 0.0),
+    "num_candidates": (int, 2, 100),
+    "candidates": (str, ("beam", "nucleus", "both"), None),
+    "rerank": (str, ("clap", "consensus", "likelihood"), None),
+    "seed": (int, 0, 2**32),
+    "min_confidence": (float, -1.0, 1.0),
 }
+CHOICES = ("num_candidates", "candidates", "rerank")
 # Of those, what null turns off.
 OPTIONAL_PARAMETERS = ("silence_dbfs",)
 SAMPLING_PARAMETERS = ("temperature", "top_k", "top_p")
@@ -85,6 +92,8 @@ class EndpointHandler:
         self.captioner = pipeline("audio-captioning", model=folder, dtype="auto", trust_remote_code=True)
         # Loaded here: `from_pretrained` sets the process's default dtype, which no other thread's request may meet.
         self.captioner.processor.codec, self.captioner.processor.clap  # noqa: B018
+        if (text_tower := self.captioner.processor.clap_text_encoder) is not None:
+            text_tower.model, text_tower.tokenizer  # noqa: B018
         # The module beside the pipeline's own, which is the package's where that is installed, else the repository's.
         package = type(self.captioner).__module__.rpartition(".")[0]
         self._audio_loading = importlib.import_module(f"{package}.audio_loading")
@@ -179,11 +188,17 @@ class EndpointHandler:
             )
         is_sampling = options.get("do_sample", False)
         for name in SAMPLING_PARAMETERS:
-            if name in options and not is_sampling:
+            if name in options and not is_sampling and not options.keys() & {*CHOICES}:
                 raise RequestError(
                     f'Got `{name}`, which concerns sampling only; add "do_sample": true or leave it out.', 422
                 )
         num_captions = options.get("num_return_sequences", 1)
+        try:
+            self.captioner._sanitize_parameters(**options)  # refuses what does not go together
+        except ValueError as error:
+            raise RequestError(str(error), 422) from None
+        if options.keys() & {*CHOICES}:
+            return options
         if "num_beams" not in options:
             default = 1 if is_sampling else self.captioner.model.generation_config.num_beams or 1
             options["num_beams"] = default if is_sampling else max(default, num_captions)
@@ -221,6 +236,10 @@ def check_parameter(name: str, value) -> int | float | bool | None:
     if kind is bool:
         if not isinstance(value, bool):
             raise RequestError(f"Got {describe(value)} as `{name}`; expected true or false.", 422)
+        return value
+    if kind is str:
+        if value not in least:
+            raise RequestError(f"Got {describe(value)} as `{name}`; expected one of {', '.join(least)}.", 422)
         return value
     try:
         number = math.nan if isinstance(value, bool) else float(value)
