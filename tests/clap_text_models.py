@@ -11,7 +11,7 @@ from enclap_hf.model.clap_text import ClapTextEncoder
 def build_clap_text(seed: int = 0, projection_dim: int = 24) -> ClapTextEncoder:
     torch.manual_seed(seed)
     config = ClapTextConfig(
-        vocab_size=320,
+        vocab_size=315,
         hidden_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,

@@ -429,6 +429,8 @@ class EnClapProcessor(ProcessorMixin):
     def to_dict(self) -> dict:
         """The processor's fields, without the encoders."""
         fields = super().to_dict()
+        if self.clap_text_source is None:
+            fields.pop("clap_text_source")
         return {name: value for name, value in fields.items() if not name.startswith("_")}
 
     def save_pretrained(

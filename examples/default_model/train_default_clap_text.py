@@ -35,7 +35,7 @@ from enclap_hf import EnClapProcessor, make_scene
 from enclap_hf.model.repository import update_json
 from enclap_hf.sound_scenes.scene_captions import TEMPLATES, write_captions
 
-FIRST_SEED = 2_000_000  # of the scenes that it learns from; nothing else uses them
+FIRST_SEED = 2_000_000  # of the scenes that it learns from; neither the audio tower nor the captioner does
 FIRST_HELD_OUT_SEED = 910_000
 NUM_WRONG = 2  # wrong captions beside each right one
 BATCH = 64
