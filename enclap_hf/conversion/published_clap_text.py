@@ -43,9 +43,8 @@ def read_clap_text(source: str, captioner_tokenizer) -> ClapTextEncoder:
             raise ConversionError(f"The text tower of {source} cannot be read: {shorten_error(error)}") from error
         if info["missing_keys"]:
             raise ConversionError(f"{source} lacks tensor `{sorted(info['missing_keys'])[0]}` of the text tower.")
-    if len(tokenizer) > model.config.vocab_size or (
-        os.path.isfile(source) and len(tokenizer) < model.config.vocab_size
-    ):
+    missing = model.config.vocab_size - len(tokenizer)
+    if missing < 0 or (missing and tokenizer is captioner_tokenizer):
         raise ConversionError(
             f"{source} has a text tower of {model.config.vocab_size} tokens, and the tokenizer has {len(tokenizer)}; "
             "leave the text tower out, or pass a transformers ClapModel repository, which has its tokenizer."

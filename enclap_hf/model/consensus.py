@@ -1,8 +1,8 @@
 """How much a caption says what the others of its clip say: a short CIDEr-D among the candidates.
 
-The definition is CIDEr-D's (tf-idf vectors of 1- to 4-grams, clipped products, a Gaussian of the difference in length),
-with the candidates as the documents that n-grams are counted in. It is written for dozens of short captions: one dense
-matrix of counts for each order.
+The definition is CIDEr-D's (vectors of 1- to 4-grams, clipped products, a Gaussian of the difference in length) but for
+one thing: all n-grams weigh the same. Counted among the candidates of a clip, document frequencies would weigh down what
+these agree on, which is what is looked for. It is written for dozens of short captions: one matrix of counts an order.
 
 Source: Vedantam et al., CVPR 2015, for CIDEr-D; Kumar and Byrne, NAACL 2004, for choosing what is most like the rest.
 """
@@ -24,7 +24,7 @@ def split_words(caption: str) -> list[str]:
 
 
 def compare_captions(captions: Sequence[str]) -> np.ndarray:
-    """CIDEr-D of every caption with every other as its only reference.
+    """CIDEr-D, with n-grams of equal weight, of every caption with every other as its only reference.
 
     Args:
         captions: N captions of one clip.
@@ -36,9 +36,8 @@ def compare_captions(captions: Sequence[str]) -> np.ndarray:
     total = np.zeros((len(words), len(words)))
     for order in range(1, MAX_ORDER + 1):
         counts = count_ngrams(words, order)
-        weights = counts * np.log(len(words) / np.maximum((counts > 0).sum(0), 1))
-        norms = np.sqrt((weights**2).sum(1))
-        products = (np.minimum(weights[:, None], weights[None]) * weights[None]).sum(2)
+        norms = np.sqrt((counts**2).sum(1))
+        products = (np.minimum(counts[:, None], counts[None]) * counts[None]).sum(2)
         total += np.divide(products, norms[:, None] * norms[None], out=np.zeros_like(products), where=products > 0)
     penalty = np.exp(-((num_bigrams[:, None] - num_bigrams[None]) ** 2) / (2 * LENGTH_SIGMA**2))
     return SCALE / MAX_ORDER * total * penalty

@@ -37,7 +37,7 @@ from enclap_hf.sound_scenes.scene_captions import TEMPLATES, write_captions
 
 FIRST_SEED = 2_000_000  # of the scenes that it learns from; neither the audio tower nor the captioner does
 FIRST_HELD_OUT_SEED = 910_000
-NUM_WRONG = 2  # wrong captions beside each right one
+NUM_WRONG = 1  # captions with a wrong event beside each right one
 BATCH = 64
 MAX_POSITIONS = 82  # 80 tokens
 
@@ -47,8 +47,8 @@ class ClapTextArguments:
     """What is trained on how much."""
 
     repository: str = field(metadata={"help": "folder of the captioner, which gets `clap_text/`"})
-    num_scenes: int = field(default=5000, metadata={"help": "scenes to learn from"})
-    num_held_out: int = field(default=500, metadata={"help": "scenes to evaluate on"})
+    num_scenes: int = field(default=3000, metadata={"help": "scenes to learn from"})
+    num_held_out: int = field(default=200, metadata={"help": "scenes to evaluate on"})
     steps: int = field(default=3000, metadata={"help": "optimiser steps"})
     seed: int = field(default=0, metadata={"help": "seed of initial values and draws"})
     cache: str | None = field(default=None, metadata={"help": "folder that keeps embedded scenes for another run"})
@@ -113,14 +113,14 @@ def write_wrong_caption(rng: np.random.Generator, relation: str, kinds: list[str
 
 
 def build_tower(tokenizer, projection_dim: int) -> ClapTextModelWithProjection:
-    """An untrained RoBERTa of three layers."""
+    """An untrained RoBERTa of two layers."""
     return ClapTextModelWithProjection(
         ClapTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=128,
-            num_hidden_layers=3,
+            num_hidden_layers=2,
             num_attention_heads=4,
-            intermediate_size=384,
+            intermediate_size=256,
             max_position_embeddings=MAX_POSITIONS,
             projection_dim=projection_dim,
             hidden_dropout_prob=0.0,
