@@ -1,8 +1,9 @@
 """How much a caption says what the others of its clip say: a short CIDEr-D among the candidates.
 
-The definition is CIDEr-D's (vectors of 1- to 4-grams, clipped products, a Gaussian of the difference in length) but for
-one thing: all n-grams weigh the same. Counted among the candidates of a clip, document frequencies would weigh down what
-these agree on, which is what is looked for. It is written for dozens of short captions: one matrix of counts an order.
+The definition is that of CIDEr-D (vectors of 1- to 4-grams, clipped products, a Gaussian of the difference in length)
+but for one thing: all n-grams weigh the same. Counted among the candidates of a clip, document frequencies would weigh
+down what these agree on, which is what is looked for. It is written for dozens of short captions, with one matrix of
+counts for each order.
 
 Source: Vedantam et al., CVPR 2015, for CIDEr-D; Kumar and Byrne, NAACL 2004, for choosing what is most like the rest.
 """
