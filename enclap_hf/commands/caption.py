@@ -83,14 +83,17 @@ def find_fluent(captions: list[str]) -> list[bool]:
 
 
 def find_options(args: argparse.Namespace, names: tuple[str, ...]) -> dict:
-    """Those of some options that were passed."""
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    """Those of some options that were passed; of the stride one number, or two."""
+    found = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if len(found.get("stride_length_s", ())) == 1:
+        (found["stride_length_s"],) = found["stride_length_s"]
+    return found
 
 
 def name_options(text: str) -> str:
     """A message of the pipeline with the names that its arguments have on the command line."""
     names = "|".join((*WINDOW_OPTIONS, *RAW_OPTIONS, *CHOICE_OPTIONS, "num_beams", "num_return_sequences"))
-    return re.sub(rf"`({names})`=?", lambda found: f"--{found[1].replace('_', '-')} ", text).replace(" ,", ",")
+    return re.sub(rf"`({names})`(=?)", lambda found: f"--{found[1].replace('_', '-')}{' ' if found[2] else ''}", text)
 
 
 @contextlib.contextmanager
@@ -137,7 +140,7 @@ def caption_recordings(args: argparse.Namespace, target: Target) -> int:
         report.heard_s = caption.plan_windows(find_options(args, WINDOW_OPTIONS)).heard_s or math.inf
         if args.model is None:
             print_notice(args, describe_default_model())
-    write_captions(args, target, plan, documents, caption, report)
+    write_captions(args, target, plan, paths, documents, caption, report)
     for line in report.summarise(args, target):
         print_notice(args, line)
     return 1 if num_failed or report.num_failed else 0
@@ -199,16 +202,16 @@ def make_plan(args: argparse.Namespace, target: Target, paths: list[str], docume
 
 
 def write_captions(
-    args: argparse.Namespace, target: Target, plan: Plan, documents: dict, caption, report: Report
+    args: argparse.Namespace, target: Target, plan: Plan, paths: list[str], documents: dict, caption, report: Report
 ) -> None:
     """Caption what waits, and hand it on as it comes.
 
     Raises:
         OutputError: the output cannot be written any further; its rows are safe.
     """
-    if target.kind == "document" and not plan.waiting:
-        return
-    with make_sink(args, target, plan, documents) as sink:
+    if target.kind == "document" and not plan.waiting and not os.path.exists(make_document(target).journal):
+        return  # it is complete
+    with make_sink(args, target, plan, paths, documents) as sink:
         try:
             if plan.waiting:
                 run_stream(args, target, plan, caption, report, sink)
@@ -217,7 +220,7 @@ def write_captions(
             raise OutputError(f"{error} Its rows are kept; make room, and go on with --resume.") from error
 
 
-def make_sink(args: argparse.Namespace, target: Target, plan: Plan, documents: dict):
+def make_sink(args: argparse.Namespace, target: Target, plan: Plan, paths: list[str], documents: dict):
     """What takes the captions."""
     if target.kind == "lines":
         return LineSink()
@@ -227,7 +230,7 @@ def make_sink(args: argparse.Namespace, target: Target, plan: Plan, documents: d
         return TableSink(args, target, plan)
     if target.kind == "folder":
         return FolderSink(args, target, plan, documents)
-    return DocumentSink(args, target, plan, make_document(target))
+    return DocumentSink(args, target, plan, make_document(target), paths)
 
 
 def run_stream(args: argparse.Namespace, target: Target, plan: Plan, caption, report: Report, sink) -> None:

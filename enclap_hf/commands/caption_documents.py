@@ -15,8 +15,11 @@ from ..model.recordings import read_state
 from .caption_manifest import Manifest, read_manifest
 from .caption_output import OutputError, describe_failure, read_rows
 from .caption_resume import Plan, adopt_manifest, find_done, is_changed, list_notices, plan_rows
-from .caption_rows import escape_formulas, name_in_output
+from .caption_rows import STANDARD_INPUT, escape_formulas, name_in_output
 from .caption_targets import Target, place_journal
+
+# What the document of standard input is called.
+INPUT_NAME = "stdin"
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def place_documents(found: list[tuple[str, str]], target: Target) -> dict[str, D
         found: for each recording, the folder that its place is told from, and its path.
         target: the folder.
     """
-    relative = {path: os.path.relpath(path, root) for root, path in found}
+    relative = {path: INPUT_NAME if path == STANDARD_INPUT else os.path.relpath(path, root) for root, path in found}
     names = {path: os.path.splitext(name)[0] for path, name in relative.items()}
     names |= {path: relative[path] for path in find_repeated(names)}
     repeated = find_repeated(names)

@@ -239,7 +239,7 @@ def begin_manifest(args, model: ModelIdentity) -> Manifest:
         "escape_formulas": args.escape_formulas,
         "chunk_length_s": args.chunk_length_s,
         "stride_length_s": args.stride_length_s,
-        "segmentation": args.segmentation,
+        "segmentation": args.segmentation or "fixed",
         "raw_format": args.raw_format,
         "raw_sampling_rate": args.raw_sampling_rate,
         "raw_channels": args.raw_channels,

@@ -1,6 +1,7 @@
 """`pipeline("audio-captioning")`: recordings in any form, to captions."""
 
 import contextlib
+import functools
 import logging
 import math
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from .audio_loading import AudioLoadError, as_audio_batch
 from .audio_sources import check_raw
 from .candidates import compute_clip_seed
 from .caption_choice import CHOICE_ARGUMENTS, read_choice
+from .caption_joining import join_equal_neighbours
 from .caption_results import CaptionedPiece, Results, group_pieces, join_pieces, make_row, put_in_order
 from .caption_scores import score_sequences
 from .caption_stream import SORTED_BATCHES, caption_as_done
@@ -23,6 +25,7 @@ from .generate_arguments import check_generate_arguments
 from .recording_stream import PieceReader
 from .recordings import is_list, is_stream
 from .repository import save_repository
+from .sound_changes import make_embed
 from .windows import WindowPlan, describe_plan, plan_windows
 
 logger = logging.getLogger(__name__)
@@ -58,7 +61,8 @@ class AudioCaptioningPipeline(Pipeline):
         chunk_length_s: seconds of a window; every recording longer than it is cut. Unless given, only recordings longer
             than the model hears, into windows of 10 s; 0 cuts none, so that of such a recording the start alone counts.
         stride_length_s: seconds of a window shared with its neighbours: one number, or [left, right]; 0 unless given.
-        segmentation: "fixed".
+        segmentation: "fixed" unless given, or "changes": segments begin and end where the sound changes, and neighbours
+            whose captions say the same are one. `chunk_length_s` is then the longest, 20 s unless given.
         return_timestamps: True adds `chunks`: a list of `{"timestamp": (start, end), "text", "score"}` in seconds of
             the recording, for n-best with all `captions`; a recording that is not cut has one.
         errors: "raise" stops at a recording that cannot be read; "return" gives `{"text": None, "error": reason}` for
@@ -210,12 +214,13 @@ class AudioCaptioningPipeline(Pipeline):
         reader = PieceReader(
             self.preprocess,
             plan,
-            reads_directly=not raw and plan.limit_s == math.inf,
+            reads_directly=not raw and preprocess.get("chunk_length_s") == 0,
             raises=preprocess.get("errors", "raise") == "raise",
             silence_dbfs=preprocess.get("silence_dbfs", SILENCE_DBFS),
             sampling_rate=preprocess.get("sampling_rate"),
             raw=raw,
             go_on_at=go_on_at or {},
+            make_embed=functools.partial(make_embed, self.processor),
         )
         pieces = caption_as_done(
             self,
@@ -228,7 +233,7 @@ class AudioCaptioningPipeline(Pipeline):
             group_size=group_size,
         )
         with contextlib.closing(pieces):
-            for piece in pieces:
+            for piece in join_equal_neighbours(pieces) if plan.segmentation == "changes" else pieces:
                 if is_worth_saying(plan, piece):
                     (notify or self._say_once)(plan)
                 yield piece

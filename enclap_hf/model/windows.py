@@ -31,11 +31,13 @@ from .audio_errors import AudioLoadError
 
 # Length of a window where nothing else is said, or the model holds less.
 CHUNK_LENGTH_S = 10.0
+# Longest segment between two changes of the sound, likewise.
+LONGEST_SEGMENT_S = 20.0
 # A last window with less than this of its own reaches back.
 SHORTEST_S = 1.0
 # Windows follow each other in steps of at least this.
 SHORTEST_STEP_S = 0.1
-SEGMENTATIONS = ("fixed",)
+SEGMENTATIONS = ("fixed", "changes")
 
 
 class Window(NamedTuple):
@@ -60,7 +62,7 @@ class WindowPlan:
         limit_s: recordings longer than this are cut; infinity for none.
         chunk_length_s: of a window.
         left_s, right_s: shared with the window before and behind.
-        segmentation: "fixed".
+        segmentation: "fixed", or "changes" for segments between changes of the sound, `chunk_length_s` at most.
         heard_s: what the model's frames cover of a recording that is not cut; None for all.
         is_asked: whether windows were asked for, or are what long recordings get unasked.
     """
@@ -85,9 +87,10 @@ def plan_windows(
     Args:
         heard_s: seconds that the model's frames cover; None for all.
         chunk_length_s: of a window: recordings longer than it are cut. None cuts only those longer than `heard_s`, into
-            windows of 10 s, or of `heard_s` where that is less; 0 cuts none.
+            windows of 10 s, or of `heard_s` where that is less; 0 cuts none. Of "changes" it is the longest segment, 20
+            s or `heard_s` unless given, and all recordings are cut.
         stride_length_s: seconds of a window shared with its neighbours: one number for both sides, or [left, right].
-        segmentation: "fixed".
+        segmentation: "fixed", or "changes" for segments between changes of the sound (`sound_changes.py`).
     Raises:
         ValueError: what cannot be: negative numbers, a window longer than the model holds, strides that leave nothing.
     """
@@ -102,7 +105,18 @@ def plan_windows(
                 "Got `chunk_length_s`=0, which cuts no windows, with a stride or a segmentation of them; leave one out."
             )
         return WindowPlan(math.inf, heard_s=heard_s)
-    length_s = chunk_length_s or min(CHUNK_LENGTH_S, heard_s or math.inf)
+    follows_changes = segmentation == "changes"
+    if follows_changes and (left_s or right_s):
+        raise ValueError(
+            "Got `stride_length_s` with `segmentation`='changes', whose segments share nothing; leave one of them out."
+        )
+    usual_s = LONGEST_SEGMENT_S if follows_changes else CHUNK_LENGTH_S
+    length_s = chunk_length_s or min(usual_s, heard_s or math.inf)
+    if follows_changes and length_s < 2 * SHORTEST_S:
+        raise ValueError(
+            f"Got `chunk_length_s`={length_s:g} with `segmentation`='changes', where it is the longest segment; "
+            f"expected at least {2 * SHORTEST_S:g} s."
+        )
     if heard_s is not None and length_s > heard_s + 1e-6:
         raise ValueError(
             f"Got `chunk_length_s`={length_s:g}, and this model hears {heard_s:.4g} s at a time; pass that or less."
@@ -113,7 +127,9 @@ def plan_windows(
             f"{SHORTEST_STEP_S:g} s of a window at least."
         )
     limit_s = chunk_length_s if chunk_length_s is not None else math.inf if heard_s is None else heard_s
-    is_asked = chunk_length_s is not None
+    if follows_changes:
+        limit_s = 0.0
+    is_asked = chunk_length_s is not None or follows_changes
     return WindowPlan(limit_s, length_s, left_s, right_s, segmentation, heard_s, is_asked)
 
 

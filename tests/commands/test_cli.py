@@ -259,7 +259,8 @@ def test_resuming_another_commands_file_is_refused_and_leaves_it(capsys, recordi
     [
         (["--resume"], "--output"),
         (["--overwrite"], "--output"),
-        (["--output", "captions.txt"], ".jsonl or .csv"),
+        (["--output", "captions.docx"], ".jsonl, .csv"),
+        (["--output", "captions.txt"], "--output-dir DIR"),
         (["--output", "no/such/folder/captions.csv"], "mkdir -p"),
         (["--batch-size", "0"], "at least 1"),
         (["--num-beams", "two"], "at least 1"),

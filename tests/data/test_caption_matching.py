@@ -30,7 +30,8 @@ def write_captions(path, captions, folder="", escapes=False):
     """A file as `enclap caption --output` writes it; a caption of None is a recording that failed."""
     file = WholeRecordsFile(str(path))
     columns = COLUMNS if str(path).endswith(".csv") else None
-    file.append(format_header(columns))
+    if file.size == 0:
+        file.append(format_header(columns))
     for name, caption in captions.items():
         result = {"text": caption} if caption is not None else {"text": None, "error": "no audio"}
         piece = CaptionedPiece(0, None, result, 0.0, 1.5, False, True, RecordingState(), 1.5)

@@ -160,7 +160,9 @@ def test_long_recordings_are_cut_unasked_to_what_the_model_hears():
         ({"stride_length_s": -1}, "0 or more"),
         ({"stride_length_s": 6}, "`stride_length_s` 6 and 6"),
         ({"chunk_length_s": 0, "stride_length_s": 1}, "cuts no windows"),
-        ({"segmentation": "odd"}, "'fixed'"),
+        ({"segmentation": "odd"}, "'fixed' or 'changes'"),
+        ({"segmentation": "changes", "chunk_length_s": 1.5}, "at least 2 s"),
+        ({"segmentation": "changes", "stride_length_s": 1}, "share nothing"),
     ],
 )
 def test_windows_that_cannot_be_are_refused(arguments, said):
