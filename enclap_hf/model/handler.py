@@ -14,8 +14,9 @@ Samples are fractions of full scale, or whole numbers of 16 bits. `parameters` b
 The answer is the pipeline's: {"text", "score"}, or with `num_return_sequences` a list of such, best first; where the
 repository has the text tower of its CLAP, with `confidence`. Recordings longer than the model hears at once are
 captioned window by window, as `chunk_length_s`, `stride_length_s` (a number or a list of two) and `segmentation` say;
-with `return_timestamps` the answer has `chunks`, a list of {"timestamp": [start, end], "text", "score"}; with `stream` it is a list of rows {"start_s", "end_s", "caption", ...}.
-The toolkit sends an answer when all of it is there, so these rows come together; `captioner.stream` gives each in turn.
+with `return_timestamps` the answer has `chunks`, a list of {"timestamp": [start, end], "text", "score"}; with `stream`
+it is a list of rows {"start_s", "end_s", "caption", ...}. The toolkit sends an answer when all of it is there, so these
+rows come together; `captioner.stream` gives each in turn.
 
 Limits, from the environment: ENCLAP_MAX_BYTES of a file (25000000), ENCLAP_MAX_DURATION_S of a recording (120). Windows
 begin at most once a second.

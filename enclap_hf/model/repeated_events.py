@@ -7,6 +7,7 @@ then a bell rings, then a dog barks" does not: an event may come back after anot
 
 import re
 
+from .caption_joining import IDLE_WORDS, strip_ending
 from .consensus import split_words
 
 # Where one event's clause ends and the next begins.
@@ -15,19 +16,15 @@ _CONNECTORS = re.compile(
     r"along with|accompanied by|over|at the same time)\b"
 )
 _IN_TURN = re.compile(r"\b(?:then|followed|before|after|afterwards|again|finally)\b")
-# Words that say nothing of what sounds.
-_EMPTY_WORDS = frozenset(
+# Words that say nothing of what sounds, beside those that carry no sound.
+_EMPTY_WORDS = IDLE_WORDS | set(
     split_words(
-        "a an the some something someone somebody is are was were be being been of in on at to from by for it its that "
-        "this there their his her they he she who which can could heard hear sound sounds noise noises audible you "
-        "listen same time background distance foreground behind nearby away once twice again times two three four "
-        "several many multiple few other another one more softly loudly quietly loud quiet faint faintly soft "
-        "repeatedly continuously intermittently slowly quickly high low pitched starts begins ends stops continues"
+        "somebody from by for their his her they he she who could noises audible listen same time background distance "
+        "foreground behind nearby away once twice again times two three four several many multiple few other another "
+        "one more softly loudly quietly loud quiet faint faintly soft repeatedly continuously intermittently slowly "
+        "quickly high low pitched starts begins ends stops continues"
     )
 )
-_ENDINGS = ("ings", "ing", "ies", "ied", "es", "ed", "s", "e", "y")
-# Shortest stem that an ending leaves.
-SHORTEST_STEM = 3
 
 
 def names_event_twice(caption: str) -> bool:
@@ -49,17 +46,7 @@ def names_event_twice(caption: str) -> bool:
 
 def find_event_words(clause: str) -> frozenset[str]:
     """Stems of the words of a clause that tell what sounds."""
-    return frozenset(cut_ending(word) for word in split_words(clause) if word not in _EMPTY_WORDS)
-
-
-def cut_ending(word: str) -> str:
-    """A word without the ending of its form: bark, barks, barking, barked -> bark; running -> run."""
-    for ending in _ENDINGS:
-        stem = word[: -len(ending)]
-        if word.endswith(ending) and len(stem) >= SHORTEST_STEM:
-            is_doubled = len(stem) > SHORTEST_STEM and stem[-1] == stem[-2] and stem[-1] not in "aeiousl"
-            return stem[:-1] if is_doubled else stem
-    return word
+    return frozenset(strip_ending(word) for word in split_words(clause) if word not in _EMPTY_WORDS)
 
 
 def is_same_event(first: frozenset[str], second: frozenset[str]) -> bool:
