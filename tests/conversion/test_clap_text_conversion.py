@@ -3,19 +3,21 @@
 import pytest
 import torch
 from torch import nn
-from transformers import RobertaConfig, RobertaModel
+from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 
 from conftest import build_tokenizer
+from enclap_hf import EnClapProcessor
+from enclap_hf.conversion.convert_published import convert_checkpoints
 from enclap_hf.conversion.published_clap_text import convert_clap_text_tensors, read_clap_text
 from enclap_hf.conversion.published_files import ConversionError
+from original_formats import build_tiny_tower, save_original_sources
 
 
-@pytest.fixture(scope="module")
-def original() -> nn.ModuleDict:
+def build_original(vocab_size: int = 315, width: int = 24) -> nn.ModuleDict:
     """The layers as LAION's package names them."""
     torch.manual_seed(3)
     config = RobertaConfig(
-        vocab_size=315,
+        vocab_size=vocab_size,
         hidden_size=128,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -26,11 +28,16 @@ def original() -> nn.ModuleDict:
     )
     layers = {
         "text_branch": RobertaModel(config),
-        "text_projection": nn.Sequential(nn.Linear(128, 24), nn.ReLU(), nn.Linear(24, 24)),
+        "text_projection": nn.Sequential(nn.Linear(128, width), nn.ReLU(), nn.Linear(width, width)),
     }
     for parameter in layers["text_branch"].parameters():  # small numbers, which another epsilon would move
         parameter.data.mul_(0.2)
     return nn.ModuleDict(layers).eval()
+
+
+@pytest.fixture(scope="module")
+def original() -> nn.ModuleDict:
+    return build_original()
 
 
 def name_tensors(original: nn.ModuleDict, prefix: str = "") -> dict[str, torch.Tensor]:
@@ -83,3 +90,22 @@ def test_a_tokenizer_of_other_tokens_is_refused(original, tmp_path):
     torch.save(tensors, tmp_path / "clap.pt")
     with pytest.raises(ConversionError, match="a text tower of 400 tokens, and the tokenizer has 315"):
         read_clap_text(str(tmp_path / "clap.pt"), build_tokenizer())
+
+
+def test_a_conversion_keeps_the_text_tower_where_it_is_asked_to(tmp_path):
+    sources = save_original_sources(tmp_path)
+    checkpoint = torch.load(sources["clap"], weights_only=False)
+    tower, tokenizer = build_tiny_tower(), AutoTokenizer.from_pretrained(sources["tokenizer"])
+    of_text = build_original(len(tokenizer), tower.config.projection_dim).state_dict()
+    checkpoint["state_dict"].update({f"module.{name}": tensor for name, tensor in of_text.items()})
+    torch.save(checkpoint, sources["clap"])
+    for clap_text in (False, True):
+        output = str(tmp_path / f"converted-{clap_text}")
+        convert_checkpoints(output=output, clap_text=clap_text, **sources)
+        encoder = EnClapProcessor.from_pretrained(output).clap_text_encoder
+        assert (encoder is not None) == clap_text
+    words = tokenizer("a dog barks", return_tensors="pt")
+    layers = build_original(len(tokenizer), tower.config.projection_dim)
+    with torch.no_grad():
+        expected = layers["text_projection"](layers["text_branch"](**words).pooler_output)
+    torch.testing.assert_close(encoder.embed(["a dog barks"]), nn.functional.normalize(expected), atol=2e-6, rtol=0)
