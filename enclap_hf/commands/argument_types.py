@@ -42,6 +42,29 @@ def seconds(text: str) -> float:
     return length
 
 
+def mixture(text: str) -> str | dict[str, float]:
+    """How candidates are ranked: "clap", or "clap=0.6,consensus=0.4"."""
+    if "=" not in text:
+        return text
+    try:
+        return {name.strip(): float(weight) for name, weight in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}; expected a name, or names with weights such as clap=0.6,consensus=0.4"
+        ) from None
+
+
+def cosine(text: str) -> float:
+    """A cosine."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number from -1 to 1")
+    return value
+
+
 def port_number(text: str) -> int:
     """A port that a page may have."""
     if not text.isdecimal() or not 1 <= int(text) <= 65535:

@@ -13,6 +13,7 @@ from ..data.audio_files import find_audio_files
 from ..data.caption_writing import printable
 from ..model.audio_loading import AudioLoadError
 from ..model.audio_sources import check_raw
+from ..model.caption_choice import CHOICES, read_choice
 from ..model.windows import describe_plan, plan_windows
 from .caption_documents import make_document, place_documents, plan_document, plan_documents
 from .caption_manifest import begin_manifest
@@ -32,6 +33,7 @@ SORTED_BATCHES = 8
 BATCH_SIZE = 8
 WINDOW_OPTIONS = ("chunk_length_s", "stride_length_s", "segmentation")
 RAW_OPTIONS = ("raw_format", "raw_sampling_rate", "raw_channels")
+CHOICE_OPTIONS = (*CHOICES, "seed", "min_confidence")
 
 
 def run_caption(args: argparse.Namespace) -> int:
@@ -66,6 +68,18 @@ def check_options(args: argparse.Namespace) -> None:
     raw = find_options(args, RAW_OPTIONS)
     if raw:
         check_raw(**raw)
+    read_choice({**find_options(args, (*CHOICES, "seed", "num_beams")), "is_fluent": args.fluency_filter or None})
+
+
+def find_fluent(captions: list[str]) -> list[bool]:
+    """Whether captions are without the faults of language that FENSE's detector knows.
+
+    Raises:
+        RuntimeError: its weights are not to be had.
+    """
+    from ..metrics.fense import compute_fluency_errors
+
+    return [error == 0 for error in compute_fluency_errors(captions)[1]]
 
 
 def find_options(args: argparse.Namespace, names: tuple[str, ...]) -> dict:
@@ -78,7 +92,7 @@ def find_options(args: argparse.Namespace, names: tuple[str, ...]) -> dict:
 
 def name_options(text: str) -> str:
     """A message of the pipeline with the names that its arguments have on the command line."""
-    names = "|".join((*WINDOW_OPTIONS, *RAW_OPTIONS))
+    names = "|".join((*WINDOW_OPTIONS, *RAW_OPTIONS, *CHOICE_OPTIONS, "num_beams", "num_return_sequences"))
     return re.sub(rf"`({names})`(=?)", lambda found: f"--{found[1].replace('_', '-')}{' ' if found[2] else ''}", text)
 
 
@@ -251,9 +265,12 @@ def run_stream(args: argparse.Namespace, target: Target, plan: Plan, caption, re
 def start_stream(args: argparse.Namespace, target: Target, paths: list[str], caption, go_on_at: dict[int, float]):
     """The pieces of all recordings, each as soon as it is captioned."""
     has_input = STANDARD_INPUT in paths
-    options = find_options(args, (*WINDOW_OPTIONS, *RAW_OPTIONS, "num_beams", "max_new_tokens"))
+    options = find_options(args, (*WINDOW_OPTIONS, *RAW_OPTIONS, *CHOICE_OPTIONS, "num_beams", "max_new_tokens"))
+    if args.fluency_filter:
+        options["is_fluent"] = find_fluent
     if args.num_return_sequences > 1:
         options["num_return_sequences"] = args.num_return_sequences
+    if args.num_return_sequences > 1 and not options.keys() & CHOICES:
         num_beams = args.num_beams or caption.model.generation_config.num_beams or 1
         options["num_beams"] = max(num_beams, args.num_return_sequences)
     # What comes over a pipe may come slowly: each window is then captioned when it is there.

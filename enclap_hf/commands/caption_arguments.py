@@ -4,8 +4,10 @@ import argparse
 
 from ..data.caption_formats import FORMATS
 from ..model.audio_decoding import RAW_FORMATS
+from ..model.caption_choice import CANDIDATE_KINDS
+from ..model.reranking import SCORERS
 from ..model.windows import SEGMENTATIONS
-from .argument_types import decibels_or_none, positive_int, seconds, whole_number
+from .argument_types import cosine, decibels_or_none, mixture, positive_int, seconds, whole_number
 from .terminal_text import add_quiet_argument
 
 EXAMPLES = """examples:
@@ -16,15 +18,16 @@ EXAMPLES = """examples:
   enclap caption recordings/ --output captions.csv         a folder, into a table
   enclap caption recordings/ --output captions.csv --resume        go on where that stopped, within a recording too
   enclap caption recordings/ --silence-dbfs -50            call quieter recordings silent
+  enclap caption recordings/ --rerank consensus            write 30 captions of each, keep the one most like the others
   enclap caption 'field/*.flac' --model owner/name --num-return-sequences 3 --output captions.jsonl
   arecord -t raw -f S16_LE -r 16000 | enclap caption - --raw-format s16le --raw-sampling-rate 16000 --chunk-length-s 5
 
 Recordings longer than the model hears at once are captioned in windows of ten seconds. The last window holds what
 remains; where that is less than a second, it reaches back to the full length, and its times are what remains.
 A table has the columns file_name, start_s, end_s, duration_s, caption, score (mean log probability of the caption's
-tokens), silent and error. captions.csv.manifest.json beside it remembers the model and the settings, so that --resume
-never mixes them. Exit status: 0 every recording is captioned or silent, 1 some cannot be read, 2 the command cannot
-start or go on.
+tokens), confidence (similarity with the recording by CLAP, where the model has its text tower), silent and error.
+captions.csv.manifest.json beside it remembers the model and the settings, so that --resume never mixes them.
+Exit status: 0 every recording is captioned or silent, 1 some cannot be read, 2 the command cannot start or go on.
 """
 
 SILENCE_DBFS = -70.0
@@ -58,6 +61,7 @@ def add_caption_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the N best captions of each recording, with their scores (default: 1)",
     )
+    add_choice_arguments(parser)
     parser.add_argument(
         "--max-new-tokens", type=positive_int, metavar="N", help="longest caption in tokens (default: the model's)"
     )
@@ -73,6 +77,38 @@ def add_caption_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="the captioner's number type")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that a Hub repository brings")
     add_quiet_argument(parser)
+
+
+def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments about candidates and confidence."""
+    parser.add_argument(
+        "--num-candidates",
+        type=positive_int,
+        metavar="N",
+        help="write N captions of each recording and choose the best (default: 30 with --candidates or --rerank)",
+    )
+    parser.add_argument(
+        "--candidates", choices=CANDIDATE_KINDS, help="where they come from: a beam search, samples (default), or both"
+    )
+    parser.add_argument(
+        "--rerank",
+        type=mixture,
+        metavar="HOW",
+        help=f"how they are ranked: {', '.join(SCORERS)}, or a mixture such as clap=0.6,consensus=0.4 (default: "
+        "consensus)",
+    )
+    parser.add_argument("--seed", type=whole_number, metavar="N", help="of the samples (default: 0)")
+    parser.add_argument(
+        "--fluency-filter",
+        action="store_true",
+        help="put candidates last in which FENSE's detector finds a fault of language; its weights are downloaded",
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=cosine,
+        metavar="COSINE",
+        help="leave out captions whose similarity with the recording by CLAP is below this",
+    )
 
 
 def add_window_arguments(parser: argparse.ArgumentParser) -> None:

@@ -243,5 +243,11 @@ def begin_manifest(args, model: ModelIdentity) -> Manifest:
         "raw_format": args.raw_format,
         "raw_sampling_rate": args.raw_sampling_rate,
         "raw_channels": args.raw_channels,
+        "num_candidates": args.num_candidates,
+        "candidates": args.candidates,
+        "rerank": args.rerank,
+        "seed": args.seed,
+        "min_confidence": args.min_confidence,
+        "fluency_filter": args.fluency_filter or None,
     }
     return Manifest(asdict(model), settings)

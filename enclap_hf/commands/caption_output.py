@@ -18,7 +18,8 @@ from .caption_rows import has_caption
 # Columns where recordings are not cut, and their length is not known.
 WHOLE_COLUMNS = tuple(column for column in COLUMNS if column not in TIME_COLUMNS)
 # Headers of the files that this command writes, and has written.
-CSV_HEADERS = (COLUMNS, WHOLE_COLUMNS, ("file_name", "caption", "score", "error"))
+FORMER_HEADERS = (("file_name", "caption", "score", "silent", "error"), ("file_name", "caption", "score", "error"))
+CSV_HEADERS = (COLUMNS, WHOLE_COLUMNS, *FORMER_HEADERS)
 JSONL_START = b'{"file_name": '
 # The longest that is put behind the output's name for a file beside it.
 LONGEST_SUFFIX = ".manifest.json.part"

@@ -19,14 +19,16 @@ class Report:
 
     def __init__(self):
         self.heard_s = math.inf  # of a recording, where it is not cut
-        self.num_captioned = self.num_silent = self.num_failed = self.num_long = 0
+        self.num_captioned = self.num_silent = self.num_failed = self.num_long = self.num_unsure = 0
         self._begun: dict[int, set[str]] = {}
 
     def add(self, piece: CaptionedPiece) -> None:
         """Count a piece, and at its last one a recording."""
         found = self._begun.setdefault(piece.index, set())
         for entry in piece.captions[:1]:
-            found.add("failed" if "error" in entry else "silent" if entry.get("silent") else "captioned")
+            is_unsure = entry["text"] == "" and not entry.keys() & {"silent", "score"}
+            fate = "failed" if "error" in entry else "silent" if entry.get("silent") else "captioned"
+            found.add("unsure" if is_unsure else fate)
         if not piece.is_end:
             return
         del self._begun[piece.index]
@@ -36,6 +38,7 @@ class Report:
             self.num_silent += 1
         else:
             self.num_captioned += 1
+            self.num_unsure += "captioned" not in found
             self.num_long += not piece.is_windowed and piece.stated_s > self.heard_s
 
     def summarise(self, args: argparse.Namespace, target: Target) -> Iterator[str]:
@@ -49,6 +52,11 @@ class Report:
         if self.num_silent:
             silent = f"{count_recordings(self.num_silent)} {'is' if self.num_silent == 1 else 'are'} silent"
             yield f"{silent} (no sample above {args.silence_dbfs:g} dBFS) and got no caption."
+        if self.num_unsure:
+            yield (
+                f"{count_recordings(self.num_unsure)} got no caption, for want of one with a confidence of at least "
+                f"{args.min_confidence:g}."
+            )
         if target.path:
             failed = f"; {self.num_failed} failed" if self.num_failed else ""
             yield f"Captioned {count_recordings(self.num_captioned)} into {target.path}{failed}."

@@ -4,6 +4,7 @@ import itertools
 import os
 from dataclasses import dataclass, field
 
+from ..model.caption_choice import CHOICES
 from ..model.recordings import RecordingState, read_state
 from .caption_manifest import Manifest, find_difference, read_manifest
 from .caption_output import read_rows
@@ -120,7 +121,10 @@ def find_done(rows: list[dict], state: RecordingState | None, manifest: Manifest
     A window with an error, or without some of its captions, ends what stays: the recording goes on there. Of one that
     is not cut, then nothing stays.
     """
-    wanted = (manifest.settings.get("num_return_sequences") if manifest else None) or 1
+    settings = manifest.settings if manifest else {}
+    # Where captions are chosen among candidates or by their confidence, fewer may be all that there are.
+    may_be_fewer = any(settings.get(name) is not None for name in (*CHOICES, "min_confidence"))
+    wanted = 1 if may_be_fewer else settings.get("num_return_sequences") or 1
     kept, is_whole = [], state is None or state.is_whole
     for _, group in itertools.groupby(rows, key=lambda row: row.get("start_s")):
         window = list(group)

@@ -12,7 +12,7 @@ from ..data.caption_writing import printable
 from ..data.score_digits import count_digits
 from ..data.table_formats import TIME_COLUMNS, TIME_DIGITS
 from ..model.audio_loading import is_url
-from ..model.caption_results import CaptionedPiece, make_row
+from ..model.caption_results import NUMBERS, CaptionedPiece, make_row
 
 # Stands for standard input among the recordings.
 STANDARD_INPUT = "-"
@@ -74,22 +74,23 @@ def make_rows(name: str, piece: CaptionedPiece) -> list[dict]:
         piece: what was captioned.
     """
     row = make_row(piece)
-    best = {"caption": row.get("caption"), "score": row.pop("score", None)}
-    captions = [(entry["text"], entry["score"]) for entry in row.pop("captions", [])] or [tuple(best.values())]
+    best = {"text": row.get("caption"), **{name: row.pop(name) for name in NUMBERS if name in row}}
+    captions = row.pop("captions", []) or [best]
     row["file_name"] = printable(name)
     row |= {column: round(row[column], TIME_DIGITS) for column in TIME_COLUMNS if column in row}
     if "error" in row:
         return [{**row, "error": printable(row["error"])}]
-    digits = count_digits([score for _, score in captions if score is not None], SCORE_DIGITS)
+    digits = count_digits([entry["score"] for entry in captions if entry.get("score") is not None], SCORE_DIGITS)
     return list(list_captions(row, captions, digits))
 
 
-def list_captions(row: dict, captions: list[tuple[str, float | None]], digits: int) -> Iterator[dict]:
+def list_captions(row: dict, captions: list[dict], digits: int) -> Iterator[dict]:
     """A row for each caption, its columns in their order."""
     times = {column: row[column] for column in ("file_name", *TIME_COLUMNS) if column in row}
-    for text, score in captions:
-        known = {} if score is None or not math.isfinite(score) else {"score": round(score, digits)}
-        yield {**times, "caption": printable(text), **known, "silent": row["silent"]}
+    for entry in captions:
+        known = {name: entry[name] for name in NUMBERS if entry.get(name) is not None and math.isfinite(entry[name])}
+        known = {name: round(value, digits if name == "score" else SCORE_DIGITS) for name, value in known.items()}
+        yield {**times, "caption": printable(entry["text"]), **known, "silent": row["silent"]}
 
 
 def has_caption(row: dict) -> bool:

@@ -52,9 +52,9 @@ class LineSink(contextlib.AbstractContextManager):
         """Print a piece's captions."""
         rows = [] if piece.result is None else make_rows(path, piece)
         if piece.is_windowed:
-            if any(not row.get("silent") for row in rows):
+            rows = [row for row in rows if not row.get("silent") and row.keys() & {"score", "error"}]
+            if rows:
                 self._heard.add(path)
-            rows = [row for row in rows if not row.get("silent")]
             if piece.is_end and path not in self._heard:
                 print_line(printable(path), "")
         captions = [row for row in rows if "caption" in row]

@@ -25,6 +25,9 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--enclap", metavar="DIR", help="published folder with config.json and pytorch_model.bin")
     parser.add_argument("--clap", metavar="FILE|REPO", help="LAION-CLAP .pt, or a transformers ClapModel")
     parser.add_argument(
+        "--clap-text", action="store_true", help="keep CLAP's text tower, too: captions then get a confidence (500 MB)"
+    )
+    parser.add_argument(
         "--encodec",
         metavar="FILE|REPO",
         default="default",
@@ -86,7 +89,9 @@ def run_steps(args: argparse.Namespace) -> int:
     if args.to_published:
         write_published(args.to_published, args.output, overwrite=args.overwrite)
     elif args.enclap:
-        convert_checkpoints(args.enclap, args.clap, args.output, args.encodec, args.tokenizer, overwrite=args.overwrite)
+        convert_checkpoints(
+            args.enclap, args.clap, args.output, args.encodec, args.tokenizer, args.overwrite, args.clap_text
+        )
     if args.to_published or args.enclap:
         args.steps_done.append("write")
         print_notice(args, f"Wrote {args.output}.")

@@ -34,6 +34,7 @@ from ..model.modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGene
 from ..model.processing_enclap import EnClapProcessor
 from ..model.repository import save_repository
 from .published_captioner import WEIGHT_FILES, find_weights, make_published_config, read_captioner
+from .published_clap_text import read_clap_text
 from .published_files import ConversionError, read_json, read_state_dict, shorten_error
 from .published_tensor_maps import convert_clap_tensors, convert_encodec_tensors
 
@@ -68,6 +69,7 @@ def convert_checkpoints(
     encodec: str = "default",
     tokenizer: str | None = None,
     overwrite: bool = False,
+    clap_text: bool = False,
 ) -> None:
     """Convert published weights into a repository that loads with `from_pretrained`.
 
@@ -78,11 +80,12 @@ def convert_checkpoints(
         encodec: EnCodec's .th file, a directory or Hub repository of a transformers `EncodecModel`, or "default".
         tokenizer: directory or Hub repository; None takes the one in `enclap`, or BART's where it has none.
         overwrite: replace `output` if it exists.
+        clap_text: keep CLAP's text tower, by which captions get a confidence.
     Raises:
         ConversionError: a source is missing, damaged, unsafe or does not fit the others; nothing is written.
     """
     check_output_folder(output, overwrite, sources=(enclap, clap, encodec, tokenizer or enclap))
-    parts = read_parts(enclap, clap, encodec, tokenizer)
+    parts = read_parts(enclap, clap, encodec, tokenizer, clap_text)
     logger.info("Writing %s", output)
     with staged_folder(output, overwrite) as folder:
         save_repository(parts.model, parts.processor, folder)
@@ -90,7 +93,7 @@ def convert_checkpoints(
         write_card(card, os.path.join(folder, "README.md"), os.path.join(folder, "model_card.json"))
 
 
-def read_parts(enclap: str, clap: str, encodec: str, tokenizer: str | None) -> Parts:
+def read_parts(enclap: str, clap: str, encodec: str, tokenizer: str | None, clap_text: bool = False) -> Parts:
     """Read and check all sources, see [`convert_checkpoints`]."""
     logger.info("Reading the captioner from %s", enclap)
     model = read_captioner(enclap)
@@ -109,6 +112,7 @@ def read_parts(enclap: str, clap: str, encodec: str, tokenizer: str | None) -> P
         codec,
         tower,
         num_codebooks=model.config.num_codebooks,
+        clap_text=read_clap_text(clap, text_tokenizer) if clap_text else None,
     )
     sources = [
         f"* captioner: {describe_file(find_weights(enclap))}",

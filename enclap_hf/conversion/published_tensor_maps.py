@@ -15,7 +15,7 @@ from .published_files import ConversionError
 # LAION-CLAP: names left behind, and why.
 UNNEEDED_CLAP_TENSORS = {
     r"text_branch\.|text_transform\.|text_projection\.|token_embedding\.|positional_embedding$|ln_final\.": (
-        "the text tower, which captioning never runs"
+        "the text tower, which has a converter of its own"
     ),
     r"audio_transform\.|logit_scale_[at]$": "parts of the contrastive training loss behind the embedding",
     r"audio_branch\.(tscam_conv|head)\.": "a classifier of AudioSet's classes",

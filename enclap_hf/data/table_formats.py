@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .caption_writing import CaptionFormat, printable
 
-COLUMNS = ("file_name", "start_s", "end_s", "duration_s", "caption", "score", "silent", "error")
+COLUMNS = ("file_name", "start_s", "end_s", "duration_s", "caption", "score", "confidence", "silent", "error")
 TIME_COLUMNS = ("start_s", "end_s", "duration_s")
 TIME_DIGITS = 6  # exact to a sample at any rate below 500 kHz
 # JSON holds these as they are, but some programs end a line at them.

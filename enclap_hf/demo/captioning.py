@@ -127,6 +127,13 @@ def draw(feature_extractor, name: str, audio: LoadedAudio, is_long: bool) -> str
     return draw_recording(name, audio.samples, audio.sampling_rate, log_mel.numpy(), frequencies, not is_long)
 
 
+def describe_confidence(caption: dict) -> str:
+    """What the model's CLAP says of a caption; empty where it has no text tower."""
+    if "confidence" not in caption:
+        return ""
+    return f" Similarity of caption and sound by CLAP: {caption['confidence']:.2f} (-1 to 1)."
+
+
 def format_captions(captions: list[dict], note: str) -> str:
     """The best caption large, all of several below it with their scores, and a remark."""
     best = captions[0]
@@ -145,7 +152,7 @@ def format_captions(captions: list[dict], note: str) -> str:
     )
     return (
         f'<div class="enclap-result" role="status"><p class="enclap-caption">{html.escape(best["text"])}</p>'
-        f'{table}<p class="enclap-note">{note}</p></div>'
+        f'{table}<p class="enclap-note">{note}{describe_confidence(best)}</p></div>'
     )
 
 

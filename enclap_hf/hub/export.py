@@ -16,12 +16,13 @@ from ..model.encoder_sources import PLACES_FILE, check_source
 from ..model.model_files import MODEL_FILES, WEIGHTS, read_index, read_json_object
 from ..model.repository import add_remote_code, list_code_files, read_json, update_json, upload_folder
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 # What a repository consists of, beside its code; all else in a folder stays there. Names are matched in any case.
 ROOT_FILES = (
     *MODEL_FILES,
     *("generation_config.json", "processor_config.json", "preprocessor_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "requirements.txt", ".gitattributes"),
+    *TOKENIZER_FILES,
+    *("added_tokens.json", "requirements.txt", ".gitattributes"),
     *("readme.md", "license*", "notice*", "citation.cff"),
     *("model_card.json", "evaluation.json", "training_report.json", "*_results.json"),
 )
@@ -158,7 +159,11 @@ def list_encoder_files(folder: str) -> dict[str, tuple[str, ...]]:
 
         family = FRAME_ENCODERS.get(name)
         parts = {getattr(family, "part", "codec"): getattr(family, "files", ANY_FILES)}
-    return {**parts, **({"clap": MODEL_FILES} if processor.get("sequence_vector", "clap") == "clap" else {})}
+    if processor.get("sequence_vector", "clap") == "clap":
+        parts["clap"] = MODEL_FILES
+        if processor.get("clap_text_source") is not None:
+            parts["clap_text"] = (*MODEL_FILES, *TOKENIZER_FILES)
+    return parts
 
 
 def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:

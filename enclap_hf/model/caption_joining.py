@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from .caption_results import CaptionedPiece
+from .caption_results import NUMBERS, CaptionedPiece
 
 # Words that carry no sound.
 IDLE_WORDS = {
@@ -29,7 +29,7 @@ def join_equal_neighbours(pieces: Iterable[CaptionedPiece]) -> Iterator[Captione
 
     A joined segment has no longest length: it ends where another caption, a failure or the end of the recording comes,
     and is given out then. It has the caption that scored best, in all ranks of n-best, which are joined only where each
-    rank says the same; its score is the mean of theirs, each counted by its seconds.
+    rank says the same; its score and confidence are the means of theirs, each counted by its seconds.
 
     Args:
         pieces: of any number of recordings; those of one in order. Recordings that were not cut pass as they are.
@@ -69,8 +69,12 @@ def join_two(before: CaptionedPiece, behind: CaptionedPiece) -> CaptionedPiece:
             captions.append(one)
             continue
         total = sum(lengths) or 1.0
-        score = (one["score"] * lengths[0] + other["score"] * lengths[1]) / total
-        captions.append({**(one if one["score"] >= other["score"] else other), "score": score})
+        means = {
+            name: (one[name] * lengths[0] + other[name] * lengths[1]) / total
+            for name in NUMBERS
+            if name in one and name in other
+        }
+        captions.append({**(one if one["score"] >= other["score"] else other), **means})
     result = captions if isinstance(before.result, list) else captions[0]
     return replace(behind, start_s=before.start_s, result=result)
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from .recordings import RecordingState
 
+# What a caption has beside its text.
+NUMBERS = ("score", "confidence")
+
 
 @dataclass(frozen=True)
 class CaptionedPiece:
@@ -44,8 +47,9 @@ class CaptionedPiece:
 def join_pieces(pieces: list[CaptionedPiece], with_chunks: bool) -> dict | list[dict]:
     """The result for a recording.
 
-    Its text is that of its windows in order, each sentence once, joined by a space; its score the mean of theirs, each
-    counted by the seconds that it stands for. For n-best without chunks, of the n-th captions of each window likewise.
+    Its text is that of its windows in order, each sentence once, joined by a space; score and confidence are the means
+    of theirs, each counted by the seconds that it stands for. For n-best without chunks, of the n-th captions of each
+    window likewise.
 
     Args:
         pieces: of one recording, all of them.
@@ -66,14 +70,19 @@ def join_rank(pieces: list[CaptionedPiece], rank: int) -> dict:
     """Text and score of the captions that came at one rank of each piece, or at its last."""
     chosen = [(piece, piece.captions[min(rank, len(piece.captions) - 1)]) for piece in pieces]
     errors = [entry["error"] for _, entry in chosen if "error" in entry]
-    scored = [(entry["score"], length_of(piece)) for piece, entry in chosen if entry.get("score") is not None]
+    scored = [(entry, length_of(piece)) for piece, entry in chosen if entry.get("score") is not None]
     texts = [entry["text"] for _, entry in chosen if entry["text"]]
-    if not scored:
+    unsure = [entry["confidence"] for _, entry in chosen if "confidence" in entry and not entry["text"]]
+    if not scored and not errors and unsure:
+        result = {"text": "", "confidence": max(unsure)}
+    elif not scored:
         result = {"text": None} if errors else {"text": "", "silent": True}
     else:
         total = math.fsum(length for _, length in scored)
-        score = math.fsum(score * length for score, length in scored) / total
-        result = {"text": " ".join(dict.fromkeys(texts)), "score": score}
+        result = {"text": " ".join(dict.fromkeys(texts))}
+        for name in NUMBERS:
+            if name in scored[0][0]:
+                result[name] = math.fsum(entry[name] * length for entry, length in scored) / total
     return {**result, "error": errors[-1]} if errors else result
 
 
@@ -92,7 +101,7 @@ def make_chunk(piece: CaptionedPiece) -> dict:
 
 
 def make_row(piece: CaptionedPiece) -> dict:
-    """A piece as a row of a table: file_name, start_s, end_s, duration_s, caption, score, silent, error.
+    """A piece as a row of a table: file_name, start_s, end_s, duration_s, caption, score, confidence, silent, error.
 
     Only what is known is in it; for n-best, `captions` holds all of them as the pipeline gives them.
     """
@@ -105,7 +114,7 @@ def make_row(piece: CaptionedPiece) -> dict:
             row.update(end_s=piece.end_s, duration_s=piece.end_s - piece.start_s)
     if "error" in best:
         return {**row, "error": best["error"]}
-    row.update(caption=best["text"], **({"score": best["score"]} if "score" in best else {}))
+    row.update(caption=best["text"], **{name: best[name] for name in NUMBERS if name in best})
     row["silent"] = bool(best.get("silent", False))
     if len(piece.captions) > 1:
         row["captions"] = piece.captions

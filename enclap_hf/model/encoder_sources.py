@@ -44,13 +44,13 @@ class EncoderFolder(str):
             OSError: they are not there.
         """
         if self.access is not None:
-            if not self._fetch(SAFE_WEIGHTS_NAME):
-                index = self._fetch(SAFE_WEIGHTS_INDEX_NAME)
+            if not self.fetch(SAFE_WEIGHTS_NAME):
+                index = self.fetch(SAFE_WEIGHTS_INDEX_NAME)
                 if index:
                     for shard in sorted(set(read_index(index).values())):
-                        self._fetch(shard)
+                        self.fetch(shard)
                 elif not self.use_safetensors:
-                    self._fetch(WEIGHTS_NAME)
+                    self.fetch(WEIGHTS_NAME)
             self.access = None
         return self
 
@@ -63,8 +63,11 @@ class EncoderFolder(str):
             self.access = None
         return self
 
-    def _fetch(self, name: str) -> str | None:
+    def fetch(self, name: str) -> str | None:
         """The path of a file, downloaded where it is not there; None where the repository has none."""
+        if self.access is None:
+            path = os.path.join(self, name)
+            return path if os.path.exists(path) else None
         arguments = {key: self.source[key] for key in ("revision", "subfolder") if key in self.source}
         return cached_file(
             self.source["repo_id"], name, **arguments, **self.access, _raise_exceptions_for_missing_entries=False

@@ -11,11 +11,12 @@ line what came, what is allowed and what to do; `RequestError.status_code` is fo
     {"inputs": "https://..."}             refused: nothing is downloaded here
 
 Samples are fractions of full scale, or whole numbers of 16 bits. `parameters` beside `inputs`: those of `PARAMETERS`.
-The answer is the pipeline's: {"text", "score"}, or with `num_return_sequences` a list of such, best first. Recordings
-longer than the model hears at once are captioned window by window, as `chunk_length_s`, `stride_length_s` (a number or
-a list of two) and `segmentation` say; with `return_timestamps` the answer has `chunks`, a list of
-{"timestamp": [start, end], "text", "score"}; with `stream` it is a list of rows {"start_s", "end_s", "caption", ...}.
-The toolkit sends an answer when all of it is there, so these rows come together; `captioner.stream` gives each in turn.
+The answer is the pipeline's: {"text", "score"}, or with `num_return_sequences` a list of such, best first; where the
+repository has the text tower of its CLAP, with `confidence`. Recordings longer than the model hears at once are
+captioned window by window, as `chunk_length_s`, `stride_length_s` (a number or a list of two) and `segmentation` say;
+with `return_timestamps` the answer has `chunks`, a list of {"timestamp": [start, end], "text", "score"}; with `stream`
+it is a list of rows {"start_s", "end_s", "caption", ...}. The toolkit sends an answer when all of it is there, so these
+rows come together; `captioner.stream` gives each in turn.
 
 Limits, from the environment: ENCLAP_MAX_BYTES of a file (25000000), ENCLAP_MAX_DURATION_S of a recording (120). Windows
 begin at most once a second.
@@ -34,7 +35,7 @@ from transformers import pipeline
 
 logger = logging.getLogger(__name__)
 
-# What a request may set: type, least and greatest value.
+# What a request may set: type, least and greatest value; of texts, their length.
 PARAMETERS = {
     "num_beams": (int, 1, 16),
     "num_return_sequences": (int, 1, 16),
@@ -51,7 +52,13 @@ PARAMETERS = {
     "segmentation": (str, 1, 40),
     "return_timestamps": (bool, False, True),
     "stream": (bool, False, True),
+    "num_candidates": (int, 2, 100),
+    "candidates": (str, 1, 40),
+    "rerank": (str, 1, 40),
+    "seed": (int, 0, 2**32),
+    "min_confidence": (float, -1.0, 1.0),
 }
+CHOICES = ("num_candidates", "candidates", "rerank")
 # Of those, what null turns off.
 OPTIONAL_PARAMETERS = ("silence_dbfs",)
 WINDOW_PARAMETERS = ("chunk_length_s", "stride_length_s", "segmentation")
@@ -98,6 +105,8 @@ class EndpointHandler:
         self.captioner = pipeline("audio-captioning", model=folder, dtype="auto", trust_remote_code=True)
         # Loaded here: `from_pretrained` sets the process's default dtype, which no other thread's request may meet.
         self.captioner.processor.codec, self.captioner.processor.clap  # noqa: B018
+        if (text_tower := self.captioner.processor.clap_text_encoder) is not None:
+            text_tower.model, text_tower.tokenizer  # noqa: B018
         # The module beside the pipeline's own, which is the package's where that is installed, else the repository's.
         package = type(self.captioner).__module__.rpartition(".")[0]
         self._audio_loading = importlib.import_module(f"{package}.audio_loading")
@@ -196,11 +205,18 @@ class EndpointHandler:
             )
         is_sampling = options.get("do_sample", False)
         for name in SAMPLING_PARAMETERS:
-            if name in options and not is_sampling:
+            if name in options and not is_sampling and not options.keys() & {*CHOICES}:
                 raise RequestError(
                     f'Got `{name}`, which concerns sampling only; add "do_sample": true or leave it out.', 422
                 )
         num_captions = options.get("num_return_sequences", 1)
+        try:
+            # Refuses what does not go together.
+            self.captioner._sanitize_parameters(**{name: options[name] for name in options if name != "stream"})
+        except ValueError as error:
+            raise RequestError(str(error), 422) from None
+        if options.keys() & {*CHOICES}:
+            return options
         if "num_beams" not in options:
             default = 1 if is_sampling else self.captioner.model.generation_config.num_beams or 1
             options["num_beams"] = default if is_sampling else max(default, num_captions)

@@ -14,10 +14,13 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .audio_loading import AudioLoadError, as_audio_batch
 from .audio_sources import check_raw
+from .candidates import compute_clip_seed
+from .caption_choice import CHOICE_ARGUMENTS, read_choice
 from .caption_joining import join_equal_neighbours
 from .caption_results import CaptionedPiece, Results, group_pieces, join_pieces, make_row, put_in_order
 from .caption_scores import score_sequences
 from .caption_stream import SORTED_BATCHES, caption_as_done
+from .chosen_captions import ChosenCaptions, check_choice, choose_captions, compare
 from .generate_arguments import check_generate_arguments
 from .recording_stream import PieceReader
 from .recordings import is_list, is_stream
@@ -43,7 +46,9 @@ class AudioCaptioningPipeline(Pipeline):
     `{"text": caption, "score": score}`; with a list or a dataset column, a list of such; with an iterator, a streamed
     column or a `KeyDataset`, they come one by one. With `num_return_sequences=n` every recording gives a list of n such
     dicts: beams in the order of the search, samples best first. The score is the mean log probability of the caption's
-    tokens, see `caption_scores.py`. A recording without sound gives `{"text": "", "silent": True}`.
+    tokens, see `caption_scores.py`. Where the repository has the text tower of its CLAP, `confidence` says how well the
+    caption fits the recording, see [`EnClapProcessor.score_captions`]. A recording without sound gives
+    `{"text": "", "silent": True}`.
 
     A recording longer than what the model hears at once is captioned window by window (see `windows.py`), while it is
     read: memory does not grow with its length. Its text is that of its windows, each sentence once; `return_timestamps`
@@ -66,6 +71,15 @@ class AudioCaptioningPipeline(Pipeline):
             captions all.
         raw_format, raw_sampling_rate, raw_channels: of files that hold samples without a header, see
             [`~enclap_hf.model.audio_sources.open_audio`].
+        num_candidates: captions that are written of each recording, of which the best is chosen; 30 where one of the
+            next two is given.
+        candidates: "beam", "nucleus" or "both", see `candidates.py`.
+        rerank: "clap", "consensus", "likelihood", or a mixture such as `{"clap": 0.6, "consensus": 0.4}`, see
+            `reranking.py`.
+        seed: of the samples; a recording has the same ones in any batch.
+        min_confidence: captions of less confidence are left out; where none is left, the text is empty, and the
+            confidence that of the best.
+        is_fluent: a function from captions to booleans; those that are not fluent come last.
         generate_kwargs: arguments of `generate`; those of `GenerationConfig`, `generation_config`, `logits_processor`,
             `stopping_criteria`, `prefix_allowed_tokens_fn`, `decoder_input_ids` (one row for all recordings) and
             `streamer` may also be passed by themselves.
@@ -103,9 +117,11 @@ class AudioCaptioningPipeline(Pipeline):
         errors=None,
         silence_dbfs=_UNSET,
         return_timestamps=None,
+        min_confidence=None,
         generate_kwargs=None,
         **kwargs,
     ):
+        choosing = {name: kwargs.pop(name) for name in CHOICE_ARGUMENTS if name in kwargs}
         if errors not in (None, "raise", "return"):
             raise ValueError(f'Got `errors`={errors!r}; expected "raise" or "return".')
         is_number = isinstance(silence_dbfs, (int, float)) and not isinstance(silence_dbfs, bool)
@@ -123,7 +139,12 @@ class AudioCaptioningPipeline(Pipeline):
         for name in kwargs.keys() & (generate_kwargs or {}).keys():
             raise ValueError(f"Got `{name}` twice, by itself and in `generate_kwargs`; pass it once.")
         postprocess = {} if return_timestamps is None else {"return_timestamps": return_timestamps}
-        return preprocess, check_generate_arguments({**(generate_kwargs or {}), **kwargs}), postprocess
+        forward = {**check_generate_arguments({**(generate_kwargs or {}), **kwargs}), **choosing}
+        choice, _ = read_choice({**getattr(self, "_forward_params", {}), **forward})
+        check_choice(choice, min_confidence, self.processor)
+        if min_confidence is not None:
+            forward["min_confidence"] = min_confidence
+        return preprocess, forward, postprocess
 
     def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
         """Caption one recording or several; see the class."""
@@ -250,20 +271,21 @@ class AudioCaptioningPipeline(Pipeline):
             return {"clip": [{"silent": True}]}
         return {"clip": [dict(prepared)]}
 
-    def _forward(self, model_inputs: dict, **generate_kwargs) -> dict:
+    def _forward(self, model_inputs: dict, min_confidence: float | None = None, **generate_kwargs) -> dict:
         """Encode and caption a batch: of each recording the captions' ids (n, S) and scores (n,), or its fate."""
         # Batches come as a list of one-element lists, a single clip as that one element.
         clips = [clip[0] if isinstance(clip, list) else clip for clip in model_inputs["clip"]]
         results = [{name: clip[name] for name in ("error", "silent") if name in clip} for clip in clips]
         captioned = [i for i, result in enumerate(results) if not result]
         if captioned:
-            sequences, scores = self._caption([clips[i] for i in captioned], generate_kwargs)
-            for i, ids, clip_scores in zip(captioned, sequences, scores, strict=True):
-                results[i] = {"sequences": ids, "scores": clip_scores}
+            captions = self._caption([clips[i] for i in captioned], generate_kwargs)
+            for i, chosen in zip(captioned, captions, strict=True):
+                results[i] = {**chosen._asdict(), "min_confidence": min_confidence}
         return {"results": results}
 
-    def _caption(self, clips: list[dict], generate_kwargs: dict) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids (B, n, S) and scores (B, n) of prepared clips, each clip's captions in the order to show them."""
+    def _caption(self, clips: list[dict], arguments: dict) -> list[ChosenCaptions]:
+        """The captions of prepared clips, each clip's in the order to show them."""
+        choice, generate_kwargs = read_choice(arguments)
         batch = self.processor.encode_prepared(join_prepared(clips)).to(self.device)
         mask = batch.pop("attention_mask")
         states = self.model.model.encoder(**batch, attention_mask=mask)[0]
@@ -271,6 +293,10 @@ class AudioCaptioningPipeline(Pipeline):
         if prompt is not None and len(prompt) == 1:  # one for all
             prompt = prompt.expand(len(clips), -1)
             generate_kwargs = {**generate_kwargs, "decoder_input_ids": prompt}
+        clap = batch.get("clap_embedding")
+        if choice is not None:
+            seeds = [compute_clip_seed(clip["input_values"][0]) for clip in clips]
+            return choose_captions(self.model, self.processor, states, mask, clap, seeds, choice, **generate_kwargs)
         decoding = self.model.find_decoding(**generate_kwargs)
         sequences = self.model.generate(encoder_outputs=BaseModelOutput(states), attention_mask=mask, **generate_kwargs)
         sequences = getattr(sequences, "sequences", sequences)  # where the model's own decoding returns more
@@ -286,7 +312,8 @@ class AudioCaptioningPipeline(Pipeline):
         if decoding.do_sample and decoding.num_beams == 1:  # samples come in no order
             order = scores.argsort(dim=1, descending=True, stable=True)
             sequences, scores = sequences.take_along_dim(order.unsqueeze(2), 1), scores.take_along_dim(order, 1)
-        return sequences, scores
+        confidences = compare(self.processor, clap, [self.processor.batch_decode(ids) for ids in sequences])
+        return list(map(ChosenCaptions, sequences, scores, confidences or [None] * len(clips)))
 
     def postprocess(self, model_outputs: dict, return_timestamps: bool = False) -> dict | list[dict]:
         """Decode the captions of one recording or window, whose time stamps are added later."""
@@ -297,6 +324,12 @@ class AudioCaptioningPipeline(Pipeline):
             return {"text": "", "silent": True}
         texts, scores = self.processor.batch_decode(result["sequences"]), result["scores"].tolist()
         captions = [{"text": text, "score": score} for text, score in zip(texts, scores, strict=True)]
+        for caption, confidence in zip(captions, result["confidences"] or [], strict=False):
+            caption["confidence"] = confidence
+        if result["min_confidence"] is not None:
+            best = max(caption["confidence"] for caption in captions)
+            captions = [caption for caption in captions if caption["confidence"] >= result["min_confidence"]]
+            captions = captions or [{"text": "", "confidence": best}]
         return captions[0] if len(captions) == 1 else captions
 
     def save_pretrained(self, save_directory: str, **kwargs) -> None:
