@@ -173,6 +173,25 @@ def write_card(card: CaptionerCard, markdown_path: str, json_path: str) -> None:
         file.write("\n")
 
 
+def read_card(json_path: str) -> CaptionerCard:
+    """Read what [`write_card`] wrote as JSON.
+
+    Args:
+        json_path: a model_card.json.
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not the JSON of a card.
+    """
+    with open(json_path, encoding="utf-8") as file:
+        content = json.load(file)
+    parts = {"scores": ScoreRow, "examples": Example, "parts": Part}
+    try:
+        lists = {name: [kind(**row) for row in content.get(name, ())] for name, kind in parts.items()}
+        return CaptionerCard(**{**content, **lists})
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{json_path} is not the JSON of a model card: {error}.") from error
+
+
 def list_results(rows: Sequence[ScoreRow]) -> list[EvalResult]:
     """Scores for the model index."""
     kept = [row for row in rows if row.in_index]
