@@ -121,7 +121,7 @@ class _Handler(FileAnswers, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_) -> None:
-        """Say nothing on the terminal."""
+        pass
 
     def do_GET(self) -> None:
         self._dispatch()
@@ -306,7 +306,6 @@ class _Handler(FileAnswers, BaseHTTPRequestHandler):
         self._send_json({**facts, "author": repo_id.split("/")[0]})
 
     def not_found(self, commit: str) -> HubError:
-        """The answer for a file that a revision does not have."""
         return HubError(404, "Entry not found", "EntryNotFound", commit)
 
     def list_files(self, repo_id: str, revision: str, folder: str = "") -> None:

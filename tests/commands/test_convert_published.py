@@ -1,4 +1,4 @@
-"""`enclap convert --published` against the stand-in Hub: one step, resumed, offline, and every way in which it fails."""
+"""`enclap convert --published` against the stand-in Hub: one step, resumed, offline, and how it fails."""
 
 import json
 import os
