@@ -1,13 +1,15 @@
-"""The `enclap` command: captioning, scoring, sound scenes, converting, pushing and the demo."""
+"""The `enclap` command: captioning, scoring, sound scenes, converting, pushing, the demo, and what a model is."""
 
 import argparse
+import os
 import sys
 
 from .version import __version__
 
 EPILOG = """example:
   enclap caption recordings/ --output captions.csv
-
+"""
+EXIT_STATUS = """
 Exit status: 0 done, 1 some inputs failed, 2 the command could not start or go on, 130 interrupted.
 """
 
@@ -18,7 +20,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="enclap",
         description="EnCLAP audio captioning: one sentence about a sound recording.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"enclap-hf {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -28,6 +29,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_convert_command(commands)
     add_push_command(commands)
     add_demo_command(commands)
+    add_info_command(commands)
+    add_completion_command(commands)
+    for command in (parser, *commands.choices.values()):
+        command.formatter_class = argparse.RawDescriptionHelpFormatter
+        command.epilog = f"{command.epilog or ''}{EXIT_STATUS}"
     return parser
 
 
@@ -40,7 +46,6 @@ def add_caption_command(commands) -> None:
         help="caption recordings",
         description="Caption recordings: files, folders with their sub-folders, and patterns.",
         epilog=caption_arguments.EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     caption_arguments.add_caption_arguments(parser)
     parser.set_defaults(run=caption.run_caption, describe_interruption=caption.describe_interruption)
@@ -64,7 +69,6 @@ def add_scenes_command(commands) -> None:
         help="write synthesised sound scenes with captions",
         description=scenes.DESCRIPTION,
         epilog=scenes.EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     scenes.add_scene_arguments(parser)
     parser.set_defaults(run=scenes.run_scenes, describe_interruption=scenes.describe_interruption)
@@ -79,7 +83,6 @@ def add_convert_command(commands) -> None:
         help="convert the published checkpoints, and compare with the original packages",
         description="Turn the published EnCLAP, CLAP and EnCodec weights into one repository for transformers.",
         epilog=convert.EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     convert.add_convert_arguments(parser)
     parser.set_defaults(run=convert.run_convert, describe_interruption=convert.describe_interruption)
@@ -94,7 +97,6 @@ def add_push_command(commands) -> None:
         help="upload a repository to the Hub",
         description="Upload a model with its processor and encoders, and the code that loads them, to the Hub.",
         epilog=push.EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     push.add_push_arguments(parser)
     parser.set_defaults(run=push.run_push, describe_interruption=push.describe_interruption)
@@ -109,10 +111,37 @@ def add_demo_command(commands) -> None:
         help="caption in the browser",
         description="Open a page that captions uploads, the microphone and examples.",
         epilog=demo.EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     demo.add_demo_arguments(parser)
     parser.set_defaults(run=demo.run_demo, describe_interruption=lambda args: "the page is closed.")
+
+
+def add_info_command(commands) -> None:
+    """`enclap info`."""
+    from .commands import info
+
+    parser = commands.add_parser(
+        "info",
+        help="tell what a model is",
+        description="Tell what a model is, from its files: sizes, encoders, window, licence and scores.",
+        epilog=info.EXAMPLES,
+    )
+    info.add_info_arguments(parser)
+    parser.set_defaults(run=info.run_info)
+
+
+def add_completion_command(commands) -> None:
+    """`enclap completion`."""
+    from .commands import completion
+
+    parser = commands.add_parser(
+        "completion",
+        help="complete commands and options in your shell",
+        description="Print the code with which a shell completes `enclap`, its commands, options and files.",
+        epilog=completion.EXAMPLES,
+    )
+    completion.add_completion_arguments(parser)
+    parser.set_defaults(run=completion.run_completion)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -123,7 +152,12 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         exit status: 0 done, 1 some inputs failed, 2 the command could not start or go on, 130 interrupted.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next, see `enclap completion`
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    args = parser.parse_args(argv)
     try:
         return args.run(args)
     except KeyboardInterrupt:

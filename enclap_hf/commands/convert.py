@@ -131,7 +131,11 @@ def run_steps(args: argparse.Namespace) -> int:
             return status
     if args.push_to_hub:
         commit = push_folder(
-            args.output, args.push_to_hub, private=args.private or None, commit_message="Upload converted EnCLAP"
+            args.output,
+            args.push_to_hub,
+            quiet=args.quiet,
+            private=args.private or None,
+            commit_message="Upload converted EnCLAP",
         )
         args.steps_done.append("upload")
         print_notice(args, f"Uploaded: {commit.commit_url}")

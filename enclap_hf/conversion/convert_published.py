@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 ENCODEC_SAMPLING_RATE, ENCODEC_CHANNELS = 24_000, 1
 # What a ClapModel holds beside the audio tower.
 CLAP_TEXT_TENSORS = ("text_model.", "text_projection.", "logit_scale_")
+# How a tokenizer was loaded, which transformers would save with it.
+LOADING_FIELDS = ("local_files_only", "is_local")
 # What loading a repository raises that is missing, damaged or of another kind.
 NOT_FOUND_ERRORS = (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError, ModelFileError)
 
@@ -187,6 +189,8 @@ def read_tokenizer(source: str, config: EnClapConfig):
         tokenizer = (BartTokenizer if plain else AutoTokenizer).from_pretrained(source)
     except NOT_FOUND_ERRORS as error:
         raise ConversionError(f"--tokenizer {source} cannot be loaded: {shorten_error(error)}") from error
+    for name in LOADING_FIELDS:
+        tokenizer.init_kwargs.pop(name, None)
     ours = {"vocab_size": len(tokenizer)}
     ours |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     for name, value in ours.items():

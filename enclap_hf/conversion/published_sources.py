@@ -14,7 +14,7 @@ import logging
 import os
 from dataclasses import dataclass
 
-from ..hub.hub_addresses import SCHEME, HubAddress, is_hub_address, is_repository_name
+from ..hub.hub_addresses import HubAddress, is_hub_address, is_repository_name
 from ..hub.hub_downloads import (
     Download,
     WantedFiles,
@@ -104,8 +104,8 @@ def find_source(option: str, value: str) -> Source:
     try:
         return Source(option, value, plan_download(HubAddress.parse(value), WANTED[option]))
     except (ValueError, DownloadError) as error:
-        here = "" if value.startswith(SCHEME) else f"there is no file or folder {value} here, and on the Hub "
-        raise ConversionError(f"--{option} {here}{error}") from error
+        here = "" if is_hub_address(value) else f"there is no file or folder {value} here. On the Hub: "
+        raise ConversionError(f"--{option}: {here}{error}") from error
 
 
 def holds_tokenizer(source: Source) -> bool:

@@ -13,7 +13,8 @@ SCHEME = "hf://"
 # How an address and a page of the Hub begin for each kind of repository.
 PREFIXES = {"model": "", "space": "spaces/", "dataset": "datasets/"}
 NAME_PATTERN = r"[\w-][\w.-]*/[\w-][\w.-]*"
-ADDRESS_PATTERN = rf"(?P<prefix>spaces/|datasets/)?(?P<repo_id>{NAME_PATTERN})(@(?P<revision>[^/@]+))?(/(?P<path>.+))?"
+REPOSITORY_PATTERN = rf"(?P<prefix>spaces/|datasets/)?(?P<repo_id>(?!spaces/|datasets/){NAME_PATTERN})"
+ADDRESS_PATTERN = rf"{REPOSITORY_PATTERN}(@(?P<revision>[^/@]+))?(/(?P<path>.+))?"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,16 @@ def test_what_people_write_instead_is_understood():
 
 @pytest.mark.parametrize(
     "text",
-    ["hf://", "hf://name", "hf://owner/", "hf://owner/name@", "hf://owner/na me", "hf://a/b/../../c", "hf:///a/b"],
+    [
+        "hf://",
+        "hf://name",
+        "hf://owner/",
+        "hf://owner/name@",
+        "hf://owner/na me",
+        "hf://a/b/../../c",
+        "hf:///a/b",
+        "hf://spaces/owner",
+    ],
 )
 def test_what_is_no_address_says_what_one_looks_like(text):
     with pytest.raises(ValueError, match="expected hf://OWNER/NAME") as raised:
