@@ -109,7 +109,7 @@ def read_safetensors(path: str) -> dict[str, torch.Tensor]:
 
 def damaged(path: str, reason: object) -> ConversionError:
     """The error for a file that is not what its writer wrote."""
-    return ConversionError(f"{path} is damaged or no checkpoint: {shorten_error(reason)}. Fetch the file again.")
+    return ConversionError(f"{path} is damaged, or not a checkpoint: {shorten_error(reason)}. Fetch the file again.")
 
 
 def read_zip_checkpoint(path: str):

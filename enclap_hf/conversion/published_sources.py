@@ -82,24 +82,33 @@ def find_sources(enclap: str, clap: str | None, encodec: str | None, tokenizer: 
     Raises:
         ConversionError: one is not there or cannot be fetched; nothing was fetched where that could be known before.
     """
-    sources = {"enclap": find_source("enclap", enclap)}
-    if tokenizer is None:
-        tokenizer = enclap if holds_tokenizer(sources["enclap"]) else find_tokenizer_address(DEFAULT_TOKENIZER)
-    if tokenizer != enclap:
-        sources["tokenizer"] = find_source("tokenizer", tokenizer)
-    sources["encodec"] = find_source("encodec", encodec or find_encodec_address())
-    sources["clap"] = find_source("clap", clap or find_clap_address())
+    given = {"enclap": enclap, "clap": clap, "encodec": encodec, "tokenizer": tokenizer}
+    sources = {option: find_source(option, value) for option, value in sorted(given.items(), key=is_remote) if value}
+    if tokenizer is None and not holds_tokenizer(sources["enclap"]):
+        sources["tokenizer"] = find_source("tokenizer", find_tokenizer_address(DEFAULT_TOKENIZER))
+    for option, address in (("encodec", find_encodec_address()), ("clap", find_clap_address())):
+        if option not in sources:
+            sources[option] = find_source(option, address)
     fetch_sources(list(sources.values()))
     return {"tokenizer": sources["enclap"], **sources}
+
+
+def is_remote(given: tuple[str, str | None]) -> bool:
+    """Whether an option's value is not on this machine; mistakes in those that are can be told without the Hub."""
+    return not os.path.exists(given[1] or "")
 
 
 def find_source(option: str, value: str) -> Source:
     """Find one source here, or ask the Hub what it is.
 
     Raises:
-        ConversionError: the Hub has it not, or cannot be reached.
+        ConversionError: it is not there, or the Hub cannot be reached.
     """
     if os.path.exists(value) or not (is_hub_address(value) or (option != "enclap" and is_repository_name(value))):
+        if option == "enclap":
+            find_weights(value)
+        elif not os.path.exists(value):
+            raise ConversionError(f"--{option}: there is no file or folder {value}.")
         return Source(option, value)
     try:
         return Source(option, value, plan_download(HubAddress.parse(value), WANTED[option]))

@@ -2,7 +2,7 @@
 
     a training run's results and recipe ---+
     a conversion --------------------------+--> CaptionerCard --> README.md (model_card_template.md)
-    the reports of the model on board -----+                  \\-> model_card.json, the same contents
+    the reports of the bundled model ------+                  \\-> model_card.json, the same contents
     what is published of a checkpoint -----+
 
 * Numbers come from the JSON of a run, a recipe, an evaluation or the literature; the template holds no digit.

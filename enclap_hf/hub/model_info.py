@@ -9,11 +9,13 @@ import os
 from typing import Protocol
 
 from ..model.model_files import parse_json_object, read_header
-from .hub_addresses import HubAddress
+from .hub_addresses import HubAddress, is_hub_address, is_repository_name
 from .hub_errors import DownloadError, explain_error, is_unreachable, list_hub_errors
 
 # What each encoder is called in a repository, and for people.
 ENCODERS = {"codec": "frame encoder", "clap": "CLAP"}
+# Tensors of a captioner that are no parameters.
+NOT_TRAINED = ("final_logits_bias",)
 CARD_FILES = ("model_card.json", "README.md")
 
 
@@ -52,7 +54,8 @@ class LocalFiles:
         Raises:
             ModelFileError: its header is damaged.
         """
-        return sum(math.prod(entry.shape) for entry in read_header(os.path.join(self.folder, path)).values())
+        header = read_header(os.path.join(self.folder, path))
+        return sum(math.prod(entry.shape) for name, entry in header.items() if name not in NOT_TRAINED)
 
 
 class HubFiles:
@@ -85,7 +88,7 @@ class HubFiles:
     def count_parameters(self, path: str) -> int:
         """Numbers in a safetensors file, whose header alone is fetched."""
         metadata = self.api.parse_safetensors_file_metadata(self.address.repo_id, path, revision=self.address.revision)
-        return sum(metadata.parameter_count.values())
+        return sum(math.prod(entry.shape) for name, entry in metadata.tensors.items() if name not in NOT_TRAINED)
 
 
 def open_files(name: str, revision: str | None = None) -> Files:
@@ -102,6 +105,8 @@ def open_files(name: str, revision: str | None = None) -> Files:
         return LocalFiles(name)
     if os.path.exists(name):
         raise ValueError(f"{name} is a file; pass the folder that holds it.")
+    if not (is_hub_address(name) or is_repository_name(name)):
+        raise ValueError(f"There is no folder {name}; pass a folder, or OWNER/NAME of a repository on the Hub.")
     address = HubAddress.parse(name)
     address = HubAddress(address.repo_id, revision=revision or address.revision)
     try:
@@ -132,7 +137,7 @@ def read_model_info(name: str, revision: str | None = None) -> dict:
         JSON values: `name`, `captioner`, `encoders`, `window_s`, `num_bytes`, `num_files`, `licence`, `parts` and
         `scores`.
     Raises:
-        ValueError: it is no captioner of this package.
+        ValueError: it is not a captioner of this package.
         ModelFileError: a file of it is damaged.
         DownloadError: the Hub does not have it, or cannot be reached.
     """

@@ -32,14 +32,17 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
         (["convert"], "--encodec"),
         (["push"], "OWNER/NAME"),
         (["demo"], "usage: enclap demo"),
+        (["info"], "--json"),
+        (["completion"], "fish"),
     ],
 )
 def test_every_command_has_a_help(capsys, command, said):
     status, out, err = run(capsys, *command, "--help")
     assert status == 0 and err == "" and said in out and out.startswith(" ".join(["usage: enclap", *command]))
+    assert "Exit status: 0 done, 1 some inputs failed, 2 " in out
 
 
-@pytest.mark.parametrize("command", ["caption", "scenes", "convert", "push", "demo"])
+@pytest.mark.parametrize("command", ["caption", "scenes", "convert", "push", "demo", "info"])
 def test_every_example_of_a_help_is_a_command_that_parses(capsys, command):
     text = run(capsys, command, "--help")[1]
     examples = re.sub(r"\\\n\s*", " ", text).split("examples:")[1].splitlines()

@@ -43,7 +43,7 @@ def test_the_command_converts_there_and_back(sources, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--enclap", "x"], "is not in the cache"),
+        (["--enclap", "x"], "x is not a folder; expected one with config.json"),
         (["--published", "both-large"], "both-large is not on the Hub; its authors keep it in the Google Drive folder"),
         ([], "nothing to do"),
         (["--verify", "a.wav"], "is not a folder"),
@@ -153,9 +153,9 @@ def save_models_of_other_kinds(folder) -> None:
             "default",
             "--encodec: hf://facebook/encodec_24khz@c1dbe2ae3f1de713481a3b3e7c47f357092ee040 is not in",
         ),
-        ("--clap", "{folder}/notes.txt", "notes.txt is damaged or no checkpoint"),
+        ("--clap", "{folder}/notes.txt", "notes.txt is damaged, or not a checkpoint"),
         ("--enclap", "{tokenizer}", "has no pytorch_model.bin; expected the published folder"),
-        ("--enclap", "{clap}", "clap.pt is no folder; expected one with config.json and pytorch_model.bin"),
+        ("--enclap", "{clap}", "clap.pt is not a folder; expected one with config.json and pytorch_model.bin"),
         ("--tokenizer", "{folder}/empty", "holds no tokenizer (tokenizer.json or vocab.json and merges.txt)"),
         ("--tokenizer", "{folder}/half", "holds no tokenizer"),
         (
