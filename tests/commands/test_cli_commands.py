@@ -3,8 +3,6 @@
 import csv
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
@@ -79,13 +77,6 @@ def test_an_interruption_says_what_it_has_left(capsys, tmp_path, monkeypatch, co
 
 def test_the_version_is_told(capsys):
     assert run(capsys, "--version")[1].startswith("enclap-hf ")
-
-
-def test_help_waits_for_no_large_library():
-    code = "import sys; from enclap_hf.cli import build_parser; build_parser(); print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "enclap_hf.sound_scenes" in modules
-    assert not {"torch", "transformers", "scipy.signal", "gradio"} & set(modules)
 
 
 def test_scenes_are_written_with_options_in_any_order(capsys, tmp_path):
