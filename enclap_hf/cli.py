@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from .version import __version__
 
@@ -23,7 +24,7 @@ class CommandParser(argparse.ArgumentParser):
 
     fill: Callable[[argparse.ArgumentParser], None] | None = None
 
-    def parse_known_args(self, args=None, namespace=None, *more, **options):
+    def parse_known_args(self, args: Any = None, namespace: Any = None, *more: Any, **options: Any) -> Any:
         """As in [`argparse.ArgumentParser`]."""
         if self.fill is not None:
             fill, self.fill = self.fill, None

@@ -109,12 +109,13 @@ def run_steps(args: argparse.Namespace) -> int:
         write_published(args.to_published, args.output, overwrite=args.overwrite)
     elif args.enclap or args.published:
         checkpoint = find_published(args.published) if args.published else None
+        captioner, tokenizer = (checkpoint.captioner, checkpoint.tokenizer) if checkpoint else (None, None)
         convert_checkpoints(
-            args.enclap or checkpoint.captioner,
+            args.enclap or captioner,
             args.clap,
             args.output,
             args.encodec,
-            args.tokenizer or (checkpoint and checkpoint.tokenizer),
+            args.tokenizer or tokenizer,
             overwrite=args.overwrite,
             published=checkpoint,
         )

@@ -2,8 +2,13 @@
 
 import argparse
 import sys
+from typing import TYPE_CHECKING, Any, cast
 
 from .terminal_text import add_quiet_argument, print_problem
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+    from huggingface_hub.errors import HfHubHTTPError
 
 # Names that are listed of what is left out.
 MAX_NAMES = 20
@@ -61,7 +66,7 @@ class PushError(Exception):
     """Why nothing was uploaded, and what to do."""
 
 
-def push_folder(folder: str, repo_id: str, quiet: bool = False, **options):
+def push_folder(folder: str, repo_id: str, quiet: bool = False, **options: Any) -> "CommitInfo":
     """[`~enclap_hf.hub.export.push_repository`] for the terminal, which is told what of the folder is left out.
 
     Args:
@@ -81,7 +86,8 @@ def push_folder(folder: str, repo_id: str, quiet: bool = False, **options):
 
     if quiet or not sys.stderr.isatty():
         disable_progress_bars()
-    http_error = HfHubHTTPError.__mro__[1]  # of httpx or httpx2, whichever this huggingface_hub uses
+    # Of httpx or httpx2, whichever this huggingface_hub uses.
+    http_error = cast(type[Exception], HfHubHTTPError.__mro__[1])
     try:
         if not quiet and not find_missing_parts(folder):
             say_left_out(plan_upload(folder).left_out)
@@ -104,7 +110,7 @@ def say_left_out(left_out: dict[str, str]) -> None:
         print(f"Left out, {reason}: {', '.join(names[:MAX_NAMES])}{more}", file=sys.stderr)
 
 
-def explain_refusal(error: Exception, repo_id: str) -> str:
+def explain_refusal(error: "HfHubHTTPError", repo_id: str) -> str:
     """What the Hub's answer means, and what to do."""
     if error.response.status_code == 401:
         return (

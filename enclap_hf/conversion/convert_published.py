@@ -20,6 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -105,19 +106,20 @@ def read_parts(sources: dict[str, Source]) -> Parts:
     enclap, tokenizer = sources["enclap"], sources["tokenizer"]
     logger.info("Reading the captioner from %s", enclap)
     model = read_captioner(enclap.place)
+    config = cast(EnClapConfig, model.config)
     logger.info("Reading the tokenizer from %s", tokenizer)
-    text_tokenizer = read_tokenizer(tokenizer.place, model.config)
+    text_tokenizer = read_tokenizer(tokenizer.place, config)
     logger.info("Reading EnCodec from %s", sources["encodec"])
     codec = read_encodec(sources["encodec"].place)
     logger.info("Reading CLAP from %s", sources["clap"])
     tower = read_clap(sources["clap"].place)
-    check_parts_fit(model.config, codec, tower)
+    check_parts_fit(config, codec, tower)
     processor = EnClapProcessor.from_encoders(
-        build_feature_extractor(model.config, codec, tower),
+        build_feature_extractor(config, codec, tower),
         text_tokenizer,
         codec,
         tower,
-        num_codebooks=model.config.num_codebooks,
+        num_codebooks=config.num_codebooks,
     )
     lines = [
         f"* captioner: {enclap.describe()}",
@@ -142,7 +144,7 @@ def read_clap(source: str) -> ClapAudioModelWithProjection:
     return load_from_repository(ClapAudioModelWithProjection, source, "--clap", ("clap", "clap_audio_model"))
 
 
-def load_from_repository(model_class: type, source: str, option: str, model_types: tuple[str, ...]):
+def load_from_repository(model_class: Any, source: str, option: str, model_types: tuple[str, ...]) -> Any:
     """Load a transformers model of which no tensor may be missing or left over, but for CLAP's text tower."""
     try:
         fields = model_class.config_class.get_config_dict(source)[0]
@@ -169,7 +171,7 @@ def load_from_repository(model_class: type, source: str, option: str, model_type
     return model.eval()
 
 
-def read_tokenizer(source: str, config: EnClapConfig):
+def read_tokenizer(source: str, config: EnClapConfig) -> Any:
     """Load the caption tokenizer, and check that it is the model's.
 
     Raises:

@@ -66,7 +66,7 @@ class ClipComparison:
         return same_inputs and self.caption == self.original_caption
 
 
-def import_original(name: str):
+def import_original(name: str) -> Any:
     """Import an original package.
 
     Raises:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import CommitInfo
 
@@ -40,7 +40,7 @@ class UploadPlan(NamedTuple):
     left_out: dict[str, str]
 
 
-def push_repository(folder: str, repo_id: str, **upload) -> CommitInfo:
+def push_repository(folder: str, repo_id: str, **upload: Any) -> CommitInfo:
     """Upload a folder that holds a complete repository; the folder stays as it is.
 
     What the folder lacks of code and requirements is added to what is uploaded. What belongs to no repository is left
@@ -152,7 +152,7 @@ def list_encoder_files(folder: str) -> dict[str, tuple[str, ...]]:
     """Sub-folders that hold the encoders of a folder's processor, and patterns of the names of their files."""
     path = os.path.join(folder, "processor_config.json")
     processor = read_json_object(path) if os.path.exists(path) else {}
-    name, parts = processor.get("frame_encoder_type"), {"codec": MODEL_FILES}
+    name, parts = processor.get("frame_encoder_type"), dict[str, tuple[str, ...]](codec=MODEL_FILES)
     if name is not None:
         from ..model.frame_encoder_families import FRAME_ENCODERS  # takes seconds to import
 

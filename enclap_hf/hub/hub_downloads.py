@@ -116,16 +116,16 @@ def plan_download(address: HubAddress, wanted: WantedFiles) -> Download:
     if address.path in found:
         names, paths = [os.path.basename(address.path)], [address.path]
     else:
-        names = wanted.choose([candidates[path] for path in found])
-        if names is None:
+        chosen = wanted.choose([candidates[path] for path in found])
+        if chosen is None:
             needed = " and ".join(" or ".join(group) for group in wanted.required)
             raise DownloadError(f"{address} has no such file or folder with {needed}; see {address.url}/tree/main.")
-        paths = [join_path(address.path, name) for name in names]
+        names, paths = chosen, [join_path(address.path, name) for name in chosen]
     files = []
     for path in paths:
-        sha256 = found[path].lfs.sha256 if found[path].lfs else None
-        num_cached = count_cached_bytes(address, path, found[path].size, sha256)
-        files.append(RemoteFile(path, found[path].size, sha256, num_cached))
+        size, large = found[path].size, found[path].lfs
+        sha256 = large.sha256 if large else None
+        files.append(RemoteFile(path, size, sha256, count_cached_bytes(address, path, size, sha256)))
     return Download(address, files, names=names)
 
 

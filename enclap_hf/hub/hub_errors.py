@@ -1,6 +1,7 @@
 """What goes wrong between this machine and the Hub, each in one line with what to do."""
 
 import errno
+from typing import cast
 
 from .hub_addresses import HubAddress
 
@@ -23,7 +24,8 @@ def list_hub_errors() -> tuple[type[Exception], ...]:
     """What fails in a download: answers of the Hub, connections, the disk, names that cannot be."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    http_error = HfHubHTTPError.__mro__[1]  # of httpx or httpx2, whichever this huggingface_hub uses
+    # Of httpx or httpx2, whichever this huggingface_hub uses.
+    http_error = cast(type[Exception], HfHubHTTPError.__mro__[1])
     return (http_error, OSError, HFValidationError)
 
 

@@ -17,7 +17,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -224,13 +224,21 @@ def format_scores(rows: Sequence[ScoreRow]) -> str:
     """Scores as a Markdown table. Where rows compare conditions, data set and clips are the same and stay out of it."""
     fullest_first = sorted(rows, key=lambda row: -len(row.metrics))
     metrics = list(dict.fromkeys(metric for row in fullest_first for metric in row.metrics))
-    columns = [["data set", lambda row: f"{row.dataset} {row.split or ''}"], ["clips", lambda row: row.num_clips]]
+    columns: list[tuple[str, Callable[[ScoreRow], object]]] = [
+        ("data set", lambda row: f"{row.dataset} {row.split or ''}"),
+        ("clips", lambda row: row.num_clips),
+    ]
     if any(row.condition for row in rows):
-        columns = [["condition", lambda row: row.condition]]
-    columns += [[name, lambda row, metric=metric: row.metrics.get(metric)] for metric, name in group_labels(metrics)]
+        columns = [("condition", lambda row: row.condition)]
+    columns += [(name, read_metric(metric)) for metric, name in group_labels(metrics)]
     if any(row.origin != "measured" for row in rows):
-        columns.append(["from", describe_origin])
+        columns.append(("from", describe_origin))
     return format_table([name for name, _ in columns], [[read(row) for _, read in columns] for row in rows])
+
+
+def read_metric(metric: str) -> Callable[[ScoreRow], object]:
+    """What reads a metric of a row."""
+    return lambda row: row.metrics.get(metric)
 
 
 def group_labels(labels: Sequence[str]) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ Read are small JSON files, the card, and the headers of the weights; of a reposi
 import json
 import math
 import os
-from typing import Protocol
+from typing import Protocol, cast
 
 from ..model.model_files import parse_json_object, read_header
 from .hub_addresses import HubAddress, is_hub_address, is_repository_name
@@ -208,10 +208,11 @@ def describe_encoder(files: Files, part: str, config: dict, processor: dict, fro
 
 def find_window_s(front_end: dict) -> float | None:
     """Seconds of a recording that the frames of one caption cover; None where there is no limit."""
-    values = [front_end.get(name) for name in ("max_codec_frames", "codec_hop_length", "codec_sampling_rate")]
-    if not all(values):
+    frames, hop, rate = (
+        front_end.get(name) for name in ("max_codec_frames", "codec_hop_length", "codec_sampling_rate")
+    )
+    if not frames or not hop or not rate:
         return None
-    frames, hop, rate = values
     return round(frames * hop / rate, 3)
 
 
@@ -226,9 +227,9 @@ def describe_card(files: Files) -> dict:
         return {"licence": card.get("license"), "parts": parts, "scores": scores}
     if markdown_name not in files.sizes:
         return {"licence": None, "parts": [], "scores": []}
-    from huggingface_hub import ModelCard
+    from huggingface_hub import ModelCard, ModelCardData
 
-    data = ModelCard(files.read(markdown_name).decode("utf-8")).data
+    data = cast(ModelCardData, ModelCard(files.read(markdown_name).decode("utf-8")).data)
     rows: dict[tuple, dict] = {}
     for result in data.eval_results or ():
         key = (result.dataset_name, result.dataset_config)

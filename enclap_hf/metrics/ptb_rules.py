@@ -76,7 +76,7 @@ class Action(enum.Enum):
     DROP = "punctuation that the pipeline removes"
 
 
-RAW, WORD_TOKEN, CLITIC_TOKEN, QUOTES, DROP = Action
+RAW, WORD_TOKEN, CLITIC_TOKEN, QUOTES, DROP = list(Action)
 
 
 RULES: list[tuple[re.Pattern, Action | str]] = [
