@@ -16,7 +16,7 @@ def compute_clap_similarity(
     clap: str | Callable[[Sequence[str]], object],
     audio: Sequence | None = None,
     sampling_rate: int | None = None,
-    audio_embeddings=None,
+    audio_embeddings: Any = None,
 ) -> tuple[float, list[float]]:
     """Compute the CLAP similarity of every caption with its clip.
 
