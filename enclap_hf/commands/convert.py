@@ -111,7 +111,7 @@ def run_steps(args: argparse.Namespace) -> int:
         checkpoint = find_published(args.published) if args.published else None
         captioner, tokenizer = (checkpoint.captioner, checkpoint.tokenizer) if checkpoint else (None, None)
         convert_checkpoints(
-            args.enclap or captioner,
+            args.enclap or str(captioner),  # `find_published_problem` has seen to one of them
             args.clap,
             args.output,
             args.encodec,

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import sys
 import threading
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Iterator
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -52,15 +52,15 @@ class _AskedDict(dict):
         register_once()
         return super().get(key, default)
 
-    def keys(self) -> KeysView[Any]:
+    def keys(self) -> Any:
         register_once()
         return super().keys()
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> Any:
         register_once()
         return super().values()
 
-    def items(self) -> ItemsView[Any, Any]:
+    def items(self) -> Any:
         register_once()
         return super().items()
 

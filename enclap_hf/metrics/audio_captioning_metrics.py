@@ -84,7 +84,7 @@ class AudioCaptioningMetrics:
         *,
         audio: Sequence | None = None,
         sampling_rate: int | None = None,
-        audio_embeddings=None,
+        audio_embeddings: Any = None,
         clip_names: Sequence[str] | None = None,
     ) -> CaptionScores:
         """Score one caption a clip.

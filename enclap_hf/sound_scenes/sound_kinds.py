@@ -79,7 +79,7 @@ def _counted(
     group: str,
     *wordings: str,
     period_s: tuple[float, float],
-    **options,
+    **options: Any,
 ) -> None:
     """Enter a kind made of strokes whose number is exact."""
     options = {"counts": (2, 4), **options}
