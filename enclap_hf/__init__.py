@@ -5,6 +5,7 @@ Public names are loaded when first used, so that `import enclap_hf` stays light.
 """
 
 import importlib
+from typing import Any
 
 from .hub.former_names import register_former_names
 from .hub.registration import DEFAULT_MODEL, register_with_transformers
@@ -29,7 +30,7 @@ _MODULE_OF_NAME = {
 __all__ = ["DEFAULT_MODEL", "__version__", *_MODULE_OF_NAME]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_MODULE_OF_NAME[name]}", __name__), name)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
     import msvcrt
 
 # Byte that is locked on Windows, where a locked byte cannot be read: far behind the text.

@@ -19,6 +19,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -66,7 +67,7 @@ class ClipComparison:
         return same_inputs and self.caption == self.original_caption
 
 
-def import_original(name: str):
+def import_original(name: str) -> Any:
     """Import an original package.
 
     Raises:

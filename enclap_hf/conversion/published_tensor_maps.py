@@ -5,6 +5,7 @@ names it. Sizes are read from the tensors, as the files carry no configuration.
 """
 
 import re
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -247,7 +248,7 @@ def read_encodec_sizes(tensors: dict[str, torch.Tensor], path: str) -> EncodecCo
         "codebook_dim": codebook_dim,
     }
     try:
-        config = EncodecConfig(**sizes)
+        config = EncodecConfig(**cast(dict[str, Any], sizes))
         bits_per_s = num_codebooks * config.codebook_nbits * config.frame_rate
         published = [bandwidth for bandwidth in EncodecConfig().target_bandwidths if bandwidth * 1000 < bits_per_s]
         config.target_bandwidths = [*published, bits_per_s / 1000]

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import CommitInfo
 
@@ -41,7 +41,7 @@ class UploadPlan(NamedTuple):
     left_out: dict[str, str]
 
 
-def push_repository(folder: str, repo_id: str, **upload) -> CommitInfo:
+def push_repository(folder: str, repo_id: str, **upload: Any) -> CommitInfo:
     """Upload a folder that holds a complete repository; the folder stays as it is.
 
     What the folder lacks of code and requirements is added to what is uploaded. What belongs to no repository is left
@@ -95,9 +95,9 @@ def name_in_card(folder: str, repo_id: str) -> None:
 
 
 def incomplete(folder: str, missing: list[str], without: str = "") -> ValueError:
-    """The error for a folder that is no complete repository."""
+    """The error for a folder that is not a complete repository."""
     return ValueError(
-        f"{folder} is no complete repository{without}; it lacks {', '.join(missing)}. Load model and processor with "
+        f"{folder} is not a complete repository{without}; it lacks {', '.join(missing)}. Load model and processor with "
         "`from_pretrained`, and save both into one folder with their `save_pretrained`."
     )
 
@@ -153,7 +153,7 @@ def list_encoder_files(folder: str) -> dict[str, tuple[str, ...]]:
     """Sub-folders that hold the encoders of a folder's processor, and patterns of the names of their files."""
     path = os.path.join(folder, "processor_config.json")
     processor = read_json_object(path) if os.path.exists(path) else {}
-    name, parts = processor.get("frame_encoder_type"), {"codec": MODEL_FILES}
+    name, parts = processor.get("frame_encoder_type"), dict[str, tuple[str, ...]](codec=MODEL_FILES)
     if name is not None:
         from ..model.frame_encoder_families import FRAME_ENCODERS  # takes seconds to import
 
