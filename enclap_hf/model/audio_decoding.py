@@ -59,7 +59,8 @@ class SoundfileDecoder:
         self.sampling_rate = check_sampling_rate(self._sound.samplerate, label)
         self.num_channels = self._sound.channels
         self._first_frames = self._sound.frames
-        self._exact = self._sound.format == "FLAC" or (
+        self._is_flac = self._sound.format == "FLAC"
+        self._exact = self._is_flac or (
             self._sound.format in _EXACT_FORMATS and self._sound.subtype in _EXACT_SUBTYPES
         )
         self.note = None
@@ -69,15 +70,15 @@ class SoundfileDecoder:
     @property
     def num_samples(self) -> int | None:
         """Samples a channel, where the file states them and nothing speaks against it."""
-        if self._start or self._stream.is_open or self._sound.frames >= _UNKNOWN_SAMPLES:
+        if self._start or self._stream.is_open or self._first_frames >= _UNKNOWN_SAMPLES:
             return None
         is_chained = self._stream.kind == "ogg" and self._find_next_link() is not None
-        return None if is_chained else self._sound.frames
+        return None if is_chained else self._first_frames
 
     @property
     def stated_duration_s(self) -> float:
         """Seconds of the first stream, a guess where none are stated; 0 where there is none."""
-        frames = self._sound.frames
+        frames = self._first_frames
         if self._stream.kind == "mpeg" and self._stream.is_open:  # of a view that claims to be far longer
             frames = frames * (self._view.true_size - skip_id3(self._scanned, 0)) / self._view.size
         return frames / self.sampling_rate if frames < _UNKNOWN_SAMPLES else 0.0
@@ -85,7 +86,7 @@ class SoundfileDecoder:
     @property
     def is_certain(self) -> bool:
         """Whether the number of samples was held against the bytes that are there."""
-        return self._exact and (self._sound.format != "FLAC" or self._stream.is_certain)
+        return self._exact and (not self._is_flac or self._stream.is_certain)
 
     def _open_link(self, start: int) -> None:
         """Open the stream that begins at an offset of the file."""

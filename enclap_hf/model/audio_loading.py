@@ -98,14 +98,27 @@ def load_audio(
         raise ValueError(f"Got `max_duration_s` {max_duration_s}; expected a positive number of seconds, or None.")
     with open_source(audio, sampling_rate, name, buffers_streams=True, max_duration_s=max_duration_s) as reader:
         limit = None if max_duration_s is None else max(1, round(max_duration_s * reader.sampling_rate))
-        buffer = _SampleBuffer(reader, limit, mono)
-        while limit is None or buffer.num_samples < limit:
-            wanted = BLOCK_SAMPLES if limit is None else min(BLOCK_SAMPLES, limit - buffer.num_samples)
-            block = reader.read_block(wanted)
-            if not len(block):
-                break
-            buffer.append(block)
-        return LoadedAudio(buffer.finish(), reader.sampling_rate, reader.partial_reason)
+        return load_start(reader, limit, mono)
+
+
+def load_start(reader: AudioReader, max_samples: int | None, mono: bool = True) -> LoadedAudio:
+    """Read an open recording from where it stands.
+
+    Args:
+        reader: of the recording.
+        max_samples: read at most so many; None reads to the end.
+        mono: as in [`load_audio`].
+    Raises:
+        AudioLoadError: it holds no samples, is damaged before that, or memory does not suffice.
+    """
+    buffer = _SampleBuffer(reader, max_samples, mono)
+    while max_samples is None or buffer.num_samples < max_samples:
+        left = BLOCK_SAMPLES if max_samples is None else min(BLOCK_SAMPLES, max_samples - buffer.num_samples)
+        block = reader.read_block(left)
+        if not len(block):
+            break
+        buffer.append(block)
+    return LoadedAudio(buffer.finish(), reader.sampling_rate, reader.partial_reason)
 
 
 def as_audio_batch(audio: Any) -> tuple[list, bool]:
