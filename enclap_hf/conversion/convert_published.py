@@ -325,7 +325,9 @@ def write_published(repository: str, output: str, overwrite: bool = False) -> No
     except NOT_FOUND_ERRORS as error:
         raise ConversionError(f"{repository} cannot be loaded: {shorten_error(error)}") from error
     if info["missing_keys"] or info["mismatched_keys"]:
-        raise ConversionError(f"{repository} lacks tensors: {sorted(info['missing_keys'])[:3]}; it is no whole model.")
+        raise ConversionError(
+            f"{repository} lacks tensors: {sorted(info['missing_keys'])[:3]}; it is not a whole model."
+        )
     logger.info("Writing %s", output)
     with staged_folder(output, overwrite) as folder:
         torch.save(model.state_dict(), os.path.join(folder, WEIGHT_FILES[0]))

@@ -30,7 +30,7 @@ WEIGHT_FILES = ("pytorch_model.bin", "model.safetensors")
 def find_weights(folder: str) -> str:
     """The weights file of a published folder."""
     if not os.path.isdir(folder):
-        raise ConversionError(f"{folder} is no folder; expected one with config.json and {WEIGHT_FILES[0]}.")
+        raise ConversionError(f"{folder} is not a folder; expected one with config.json and {WEIGHT_FILES[0]}.")
     for name in WEIGHT_FILES:
         if os.path.isfile(os.path.join(folder, name)):
             return os.path.join(folder, name)

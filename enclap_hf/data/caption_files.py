@@ -86,7 +86,7 @@ def _read_list(value, place: str) -> Iterable[str]:
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise CaptionDataError(f"{place}: `references` is no JSON list ({error}).") from None
+            raise CaptionDataError(f"{place}: `references` is not a JSON list ({error}).") from None
     return [value] if isinstance(value, str) else value or []
 
 

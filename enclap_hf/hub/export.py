@@ -94,9 +94,9 @@ def name_in_card(folder: str, repo_id: str) -> None:
 
 
 def incomplete(folder: str, missing: list[str], without: str = "") -> ValueError:
-    """The error for a folder that is no complete repository."""
+    """The error for a folder that is not a complete repository."""
     return ValueError(
-        f"{folder} is no complete repository{without}; it lacks {', '.join(missing)}. Load model and processor with "
+        f"{folder} is not a complete repository{without}; it lacks {', '.join(missing)}. Load model and processor with "
         "`from_pretrained`, and save both into one folder with their `save_pretrained`."
     )
 

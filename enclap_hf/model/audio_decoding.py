@@ -60,9 +60,7 @@ class SoundfileDecoder:
         self.num_channels = self._sound.channels
         self._first_frames = self._sound.frames
         self._is_flac = self._sound.format == "FLAC"
-        self._exact = self._is_flac or (
-            self._sound.format in _EXACT_FORMATS and self._sound.subtype in _EXACT_SUBTYPES
-        )
+        self._exact = self._is_flac or (self._sound.format in _EXACT_FORMATS and self._sound.subtype in _EXACT_SUBTYPES)
         self.note = None
         if self._header.goes_on:
             self.note = "its sound goes on behind the end that its header states, and is read to the end of the file."
@@ -130,7 +128,7 @@ class SoundfileDecoder:
             if self._view.error is None and self._step > _SMALLEST_STEP:
                 return self._read_carefully()
             if self._stream.kind == "mpeg" and self._find_next_link() is None:
-                return np.empty((0, self.num_channels), np.float32)  # what follows are no frames
+                return np.empty((0, self.num_channels), np.float32)  # what follows are not frames
             raise self._fail(error) from None
         if self._view.error is not None:
             raise unreadable_error(self.label, self._view.error)

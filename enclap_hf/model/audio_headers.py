@@ -107,7 +107,7 @@ def _judge(file: BinaryIO, size: int, field: _SizeField | None, is_end: Callable
     if field is None or field.data_start >= size:
         return HeaderFacts()
     available = size - field.data_start
-    # `extra` is below the smallest open size, and a size below it is no size.
+    # `extra` is below the smallest open size, and a size below it is not a size.
     is_open = field.stated < 0 or any(field.stated + field.extra in sizes for sizes in _OPEN_SIZES)
     if field.stated > available or is_open:
         share = 1.0 if is_open else field.stated / available

@@ -156,7 +156,7 @@ def open_file(path: str | bytes, label: str) -> io.BufferedReader:
 
 
 def find_special_kind(path: str) -> str | None:
-    """What a path is where it is no file or folder: "named pipe", "socket" or "device"; else None."""
+    """What a path is where it is neither file nor folder: "named pipe", "socket" or "device"; else None."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):

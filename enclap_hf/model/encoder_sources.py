@@ -30,7 +30,7 @@ class EncoderFolder(str):
     Attributes:
         source: the entry that it was found by.
         access: how its repository is reached; None for a folder that is complete.
-        use_safetensors: False where the user lets weights be read that are no safetensors.
+        use_safetensors: False where the user lets weights be read that are not safetensors.
     """
 
     source: dict

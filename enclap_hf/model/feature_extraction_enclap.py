@@ -233,10 +233,12 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             what the encoder reads.
         """
         max_samples = self.count_kept_samples(encoder)
-        resampled = np.stack([
-            resample_audio(channel, sampling_rate, encoder.sampling_rate)
-            for channel in channels[:, : self.count_frame_samples(encoder, sampling_rate)[1]]
-        ])
+        resampled = np.stack(
+            [
+                resample_audio(channel, sampling_rate, encoder.sampling_rate)
+                for channel in channels[:, : self.count_frame_samples(encoder, sampling_rate)[1]]
+            ]
+        )
         return encoder.prepare(resampled[:, :max_samples])
 
     def count_kept_samples(self, encoder: FrameEncoder) -> int | None:

@@ -30,9 +30,7 @@ class LongRecording:
         peak: the highest absolute sample of what the windows show, known once they are read.
     """
 
-    def __init__(
-        self, reader: AudioReader, extractor: EnClapFeatureExtractor, mono: bool, device: str | torch.device
-    ):
+    def __init__(self, reader: AudioReader, extractor: EnClapFeatureExtractor, mono: bool, device: str | torch.device):
         self.peak = 0.0
         self._reader = reader
         self._extractor = extractor

@@ -268,7 +268,7 @@ class EnClapProcessor(ProcessorMixin):
             reads none; `attention_mask` (B, T); and `labels` (B, S), -100 on padding.
         Raises:
             ValueError: neither audio nor text, not one caption per recording, or an argument that does not hold here.
-            TypeError: an argument that no processor takes, or captions that are no text.
+            TypeError: an argument that no processor takes, or captions that are not text.
             AudioLoadError: a recording that cannot be read; the message names it.
         """
         if audio is None and text is None:

@@ -150,7 +150,7 @@ def save_models_of_other_kinds(folder) -> None:
         ("--encodec", "default", "--encodec facebook/encodec_24khz is neither"),
         ("--clap", "{folder}/notes.txt", "notes.txt is damaged or no checkpoint"),
         ("--enclap", "{tokenizer}", "has no pytorch_model.bin; expected the published folder"),
-        ("--enclap", "{clap}", "clap.pt is no folder; expected one with config.json and pytorch_model.bin"),
+        ("--enclap", "{clap}", "clap.pt is not a folder; expected one with config.json and pytorch_model.bin"),
         ("--tokenizer", "{folder}/empty", "holds no tokenizer (tokenizer.json or vocab.json and merges.txt)"),
         ("--tokenizer", "{folder}/half", "holds no tokenizer"),
         ("--tokenizer", "facebook/bart-large", "--tokenizer facebook/bart-large cannot be loaded"),

@@ -92,7 +92,7 @@ def test_integers_of_64_bits_are_refused():
     assert_helpful(lambda: load_audio(bytes(wav), name="clip"), "`clip`", "", "")
 
 
-# Samples that are no sound
+# Samples that are not sound
 
 
 def test_a_file_of_integers_cast_to_float_is_warned_about(caplog):
