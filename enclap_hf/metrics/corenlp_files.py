@@ -103,7 +103,8 @@ def check_class_path(jars: Sequence[Path], needs_models: bool = True) -> None:
         jars: files of the class path, CoreNLP's two among them.
         needs_models: whether a caption will be parsed.
     Raises:
-        MetricUnavailableError: a file is not a whole jar or lacks something; the message names it and how to get it anew.
+        MetricUnavailableError: a file is not a whole jar or lacks something; the message names it and how to get
+            it anew.
     """
     for path in jars:
         if path.name == FILE_NAMES[1]:

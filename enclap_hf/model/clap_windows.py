@@ -43,7 +43,7 @@ def choose_window_starts(num_frames: int, window_frames: int, rng: np.random.Gen
 
 
 def stack_windows(mel: torch.Tensor, window_frames: int, starts: list[int]) -> torch.Tensor:
-    """The whole clip shrunk, and the windows that begin at `starts`: (mel frames, mel bins) -> (4, window, mel bins)."""
+    """The whole clip shrunk, and the windows that begin at `starts`: (frames, mel bins) -> (4, window, mel bins)."""
     # Bilinear without antialiasing: the pixels that the published captioners were trained on.
     shrunk = nn.functional.interpolate(
         mel[None, None], size=(window_frames, mel.shape[1]), mode="bilinear", align_corners=False
