@@ -15,8 +15,8 @@ from .audio_arrays import check_sampling_rate, scale_to_float32
 from .audio_bytes import FileView
 from .audio_chatter import silence_c_libraries
 from .audio_errors import AudioLoadError, audio_error, damaged_error, unreadable_error
-from .audio_headers import HeaderFacts, inspect_header
-from .audio_links import find_next_link, inspect_stream, skip_id3
+from .audio_headers import HeaderFacts, inspect_header, read_promised_share
+from .audio_links import find_next_link, inspect_stream, is_ogg_cut, skip_id3
 
 BLOCK_SAMPLES = 1 << 15
 # A block that holds a damage is read again up to it, in steps that are twice made smaller.
@@ -155,9 +155,12 @@ class SoundfileDecoder:
 
     def _finish_link(self) -> None:
         """Go on with the stream that follows, or note what is missing."""
-        expected = 0 if self._stream.is_open else self._sound.frames * self._header.promised_share
+        share = self._header.promised_share * read_promised_share(self._sound, self._scanned)
+        expected = 0 if self._stream.is_open else self._sound.frames * share
         if self._position < _WHOLE_SHARE * expected < _UNKNOWN_SAMPLES:
             self.missing = describe_missing(self._position, expected, self.sampling_rate)
+        elif self._stream.kind == "ogg" and is_ogg_cut(self._scanned, self._start):
+            self.missing = f"it ends after {self._position / self.sampling_rate:.2f} s, within a page of its stream"
         following = self._find_next_link()
         if following is None:
             self.close()
