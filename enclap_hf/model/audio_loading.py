@@ -139,8 +139,7 @@ def as_audio_batch(audio: Any) -> tuple[list, bool]:
         return [audio], False
     if hasattr(audio, "get_all_samples") or hasattr(audio, "sample_rate") or split_pair(audio) is not None:
         return [audio], False
-    if hasattr(audio, "column_names") or (hasattr(audio, "columns") and hasattr(audio, "iloc")):
-        raise _table_error(audio)
+    check_no_table(audio)
     if isinstance(audio, Sequence):
         is_batch = len(audio) == 0 or not isinstance(audio[0], numbers.Number)
         return (list(audio), True) if is_batch else ([audio], False)
@@ -149,6 +148,12 @@ def as_audio_batch(audio: Any) -> tuple[list, bool]:
         is_batch = kind in "OSTU" and getattr(audio, "ndim", 0) == 1
         return (np.asarray(audio).tolist(), True) if is_batch else ([audio], False)
     return (list(audio), True) if isinstance(audio, Iterable) else ([audio], False)
+
+
+def check_no_table(audio: Any) -> None:
+    """Raise AudioLoadError for a whole table, as of `datasets` or pandas, where one of its columns is meant."""
+    if hasattr(audio, "column_names") or (hasattr(audio, "columns") and hasattr(audio, "iloc")):
+        raise _table_error(audio)
 
 
 def _table_error(table: Any) -> AudioLoadError:

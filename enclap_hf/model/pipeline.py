@@ -7,7 +7,8 @@ from torch.utils.data import Dataset
 from transformers import GenerationConfig, Pipeline
 from transformers.modeling_outputs import BaseModelOutput
 
-from .audio_loading import AudioLoadError, as_audio_batch
+from .audio_arrays import as_whole_number
+from .audio_loading import AudioLoadError, as_audio_batch, check_no_table
 from .caption_scores import score_sequences
 from .repository import save_repository
 
@@ -24,6 +25,8 @@ OUTPUT_ARGUMENTS = (
     *("output_scores", "output_logits", "output_attentions", "output_hidden_states"),
     "return_dict_in_generate",
 )
+# Arguments of `generate` that count something.
+COUNTS = ("num_beams", "num_return_sequences", "max_length", "max_new_tokens")
 _UNSET = object()
 
 
@@ -98,12 +101,15 @@ class AudioCaptioningPipeline(Pipeline):
         preprocess = {name: value for name, value in preprocess.items() if value is not None}
         if silence_dbfs is not _UNSET:
             preprocess["silence_dbfs"] = silence_dbfs
+        if not isinstance(generate_kwargs, (dict, type(None))):
+            raise TypeError(f"Got `generate_kwargs` of type {type(generate_kwargs).__name__}; expected a dict.")
         for name in kwargs.keys() & (generate_kwargs or {}).keys():
             raise ValueError(f"Got `{name}` twice, by itself and in `generate_kwargs`; pass it once.")
         return preprocess, check_generate_arguments({**(generate_kwargs or {}), **kwargs}), {}
 
     def __call__(self, inputs, **kwargs):
         """Caption one recording or several; see the class."""
+        check_no_table(inputs)
         if isinstance(inputs, Dataset):
             return super().__call__(inputs, **kwargs)
         if is_stream(inputs):
@@ -208,6 +214,8 @@ def check_generate_arguments(arguments: dict) -> dict:
                 f"Got `{name}`, which neither the pipeline nor `generate` knows; pass arguments of "
                 "`GenerationConfig`, such as `num_beams`."
             )
+        if name in COUNTS and value is not None and (as_whole_number(value) or 0) < 1:
+            raise ValueError(f"Got `{name}`={value!r}; expected a whole number from 1.")
     return {name: value for name, value in arguments.items() if name not in OUTPUT_ARGUMENTS}
 
 
