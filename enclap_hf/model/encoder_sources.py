@@ -91,6 +91,9 @@ def check_source(source: Mapping, name: str) -> dict:
     folder = source.get("subfolder") or ""
     if os.path.isabs(folder) or ".." in folder.replace("\\", "/").split("/"):
         raise ValueError(f"Got `{name}` with the sub-folder {folder!r}; expected one inside of the repository.")
+    revision = source.get("revision") or ""
+    if ".." in revision or revision.startswith("/") or "\\" in revision:  # no name in git, and a way out of the cache
+        raise ValueError(f"Got `{name}` with the revision {revision!r}; expected a branch, a tag or a commit.")
     return {field: value for field, value in source.items() if value is not None}
 
 

@@ -274,6 +274,9 @@ class EnClapProcessor(ProcessorMixin):
         if audio is None and text is None:
             raise ValueError("Got neither `audio` nor `text`; pass recordings, captions, or both.")
         of_audio, of_text = sort_arguments(sampling_rate, kwargs)
+        if text is None and len(of_text) > 1:
+            named = ", ".join(f"`{name}`" for name in of_text if name != "padding")
+            raise ValueError(f"Got {named}, which is for captions, and no `text`; recordings are cut to the window.")
         inputs = {}
         if audio is not None:
             inputs.update(self.encode_prepared(self.prepare(audio, of_audio.get("sampling_rate"), rng=rng)))
