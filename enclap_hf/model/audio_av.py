@@ -58,6 +58,9 @@ class AvDecoder:
             self._container = av.open(file, container_options=allowed, metadata_errors="replace")
         try:
             self._track = _choose_track(self._container, label)
+            if self._track.codec_context is None:  # PyAV 13 to 17 crash where such a track is decoded
+                problem = "its sound is in a codec that no decoder here knows."
+                raise audio_error(label, problem, "Convert it to wav or flac first.")
             self._frames = self._container.decode(self._track)
             self._waiting = self._decode_frame()
             if self._waiting is None:
