@@ -53,7 +53,7 @@ def parse_source(entry: str | dict) -> DataSource:
         try:
             entry = json.loads(entry)
         except ValueError as error:
-            raise CaptionDataError(f"Got the data set {entry}, which is no JSON ({error}).") from None
+            raise CaptionDataError(f"Got the data set {entry}, which is not JSON ({error}).") from None
     if isinstance(entry, str):
         return DataSource(entry)
     known = [field.name for field in fields(DataSource)]

@@ -68,7 +68,7 @@ def _load_clap(name: str) -> Any:
         return AutoProcessor.from_pretrained(name), ClapModel.from_pretrained(name).eval()
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise MetricUnavailableError(f"{name!r} is no ClapModel that can be loaded: {reason}") from error
+        raise MetricUnavailableError(f"{name!r} is not a ClapModel that can be loaded: {reason}") from error
 
 
 def _embed_audio(name: str, audio: Sequence, sampling_rate: int | None) -> Any:

@@ -190,7 +190,7 @@ def _find_checkpoint(name: str) -> Path:
         return Path(name)
     if name not in _RELEASED_DETECTORS:
         raise MetricUnavailableError(
-            f"{name!r} is no fluency error detector; expected a file, or one of {', '.join(_RELEASED_DETECTORS)}"
+            f"{name!r} is not a fluency error detector; expected a file, or one of {', '.join(_RELEASED_DETECTORS)}"
         )
     path = cache_folder() / "fense" / f"{name}.ckpt"
     if not path.is_file():

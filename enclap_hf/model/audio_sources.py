@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import numbers
 import os
 import re
 import stat
@@ -160,7 +161,9 @@ def split_pair(audio: Any) -> tuple[Any, Any] | None:
     for samples, rate in (audio, audio[::-1]):
         is_samples = hasattr(samples, "__array__") and getattr(samples, "ndim", 0) in (1, 2)
         is_samples = is_samples or (isinstance(samples, (list, tuple)) and len(samples) > 0)
-        if is_samples and as_whole_number(rate) is not None and not getattr(rate, "ndim", 0):
+        # What is a number and no rate, such as 8000.5, is refused as a rate and not as a pair.
+        is_rate = as_whole_number(rate) is not None or isinstance(rate, (numbers.Number, np.bool_))
+        if is_samples and is_rate and not getattr(rate, "ndim", 0):
             return samples, rate
     return None
 
@@ -195,7 +198,7 @@ def open_file(path: str | bytes, label: str) -> io.BufferedReader:
 
 
 def find_special_kind(path: str) -> str | None:
-    """What a path is where it is no file or folder: "named pipe", "socket" or "device"; else None."""
+    """What a path is where it is neither file nor folder: "named pipe", "socket" or "device"; else None."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -227,6 +230,10 @@ def _open_dict(audio: Mapping, sampling_rate: int | None, name: str | None) -> t
         return audio["bytes"], None, name
     if path:
         return path, None, name
+    if audio.get("audio") is not None:
+        raise audio_error(
+            make_label(audio, name), "it is a whole row of a table.", 'Pass its recording, such as row["audio"].'
+        )
     raise audio_error(
         make_label(audio, name),
         "it holds no audio.",

@@ -30,7 +30,7 @@ class EncoderFolder(str):
     Attributes:
         source: the entry that it was found by.
         access: how its repository is reached; None for a folder that is complete.
-        use_safetensors: False where the user lets weights be read that are no safetensors.
+        use_safetensors: False where the user lets weights be read that are not safetensors.
     """
 
     source: dict
@@ -94,6 +94,9 @@ def check_source(source: Mapping, name: str) -> dict:
     folder = source.get("subfolder") or ""
     if os.path.isabs(folder) or ".." in folder.replace("\\", "/").split("/"):
         raise ValueError(f"Got `{name}` with the sub-folder {folder!r}; expected one inside of the repository.")
+    revision = source.get("revision") or ""
+    if ".." in revision or revision.startswith("/") or "\\" in revision:  # no name in git, and a way out of the cache
+        raise ValueError(f"Got `{name}` with the revision {revision!r}; expected a branch, a tag or a commit.")
     return {field: value for field, value in source.items() if value is not None}
 
 

@@ -2,6 +2,8 @@
 
 from transformers import GenerationConfig
 
+from .audio_arrays import as_whole_number
+
 # Arguments of `generate` beside those of `GenerationConfig` that a pipeline passes on.
 GENERATE_ARGUMENTS = (
     *("generation_config", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "streamer"),
@@ -12,6 +14,8 @@ OUTPUT_ARGUMENTS = (
     *("output_scores", "output_logits", "output_attentions", "output_hidden_states"),
     "return_dict_in_generate",
 )
+# Arguments of `generate` that count something.
+COUNTS = ("num_beams", "num_return_sequences", "max_length", "max_new_tokens")
 
 
 def check_generate_arguments(arguments: dict) -> dict:
@@ -30,4 +34,6 @@ def check_generate_arguments(arguments: dict) -> dict:
                 f"Got `{name}`, which neither the pipeline nor `generate` knows; pass arguments of "
                 "`GenerationConfig`, such as `num_beams`."
             )
+        if name in COUNTS and value is not None and (as_whole_number(value) or 0) < 1:
+            raise ValueError(f"Got `{name}`={value!r}; expected a whole number from 1.")
     return {name: value for name, value in arguments.items() if name not in OUTPUT_ARGUMENTS}

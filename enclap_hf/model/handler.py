@@ -93,7 +93,7 @@ class EndpointHandler:
     Args:
         path: folder of a repository; this file's own when empty.
     Raises:
-        ValueError: a limit in the environment is no positive number.
+        ValueError: a limit in the environment is not a positive number.
     """
 
     def __init__(self, path: str = ""):
@@ -358,7 +358,7 @@ def decode_base64(text: str) -> bytes:
     try:
         content = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise RequestError(f"Got text that is no base64 (it begins {begin!r}) as `inputs`. {INPUTS_HELP}") from None
+        raise RequestError(f"Got text that is not base64 (it begins {begin!r}) as `inputs`. {INPUTS_HELP}") from None
     if not content:
         raise RequestError(f"Got an empty text as `inputs`. {INPUTS_HELP}")
     return content

@@ -121,7 +121,7 @@ def _load_checked(load, model_class: type, place: str | os.PathLike | None, *arg
 
 
 class CheckedFolder(NamedTuple):
-    """A folder whose files were checked; `entries` is None where its weights are no safetensors, or quantised.
+    """A folder whose files were checked; `entries` is None where its weights are not safetensors, or quantised.
 
     Attributes:
         fields: of its config.json.

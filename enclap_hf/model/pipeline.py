@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.modeling_outputs import BaseModelOutput
 
-from .audio_loading import AudioLoadError, as_audio_batch
+from .audio_loading import AudioLoadError, as_audio_batch, check_no_table
 from .audio_sources import check_raw
 from .candidates import compute_clip_seed
 from .caption_choice import CHOICE_ARGUMENTS, read_choice
@@ -136,6 +136,8 @@ class AudioCaptioningPipeline(Pipeline):
         preprocess = {name: value for name, value in preprocess.items() if value is not None}
         if silence_dbfs is not _UNSET:
             preprocess["silence_dbfs"] = silence_dbfs
+        if not isinstance(generate_kwargs, (dict, type(None))):
+            raise TypeError(f"Got `generate_kwargs` of type {type(generate_kwargs).__name__}; expected a dict.")
         for name in kwargs.keys() & (generate_kwargs or {}).keys():
             raise ValueError(f"Got `{name}` twice, by itself and in `generate_kwargs`; pass it once.")
         postprocess = {} if return_timestamps is None else {"return_timestamps": return_timestamps}
@@ -202,6 +204,7 @@ class AudioCaptioningPipeline(Pipeline):
             notify: called with the plan at each piece of a recording that is cut unasked or heard in part; None logs a
                 warning once.
         """
+        check_no_table(recordings)
         preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
         preprocess = {**self._preprocess_params, **preprocess}
         plan = self.plan_windows(preprocess)

@@ -290,12 +290,15 @@ class EnClapProcessor(ProcessorMixin):
             reads none; `attention_mask` (B, T); and `labels` (B, S), -100 on padding.
         Raises:
             ValueError: neither audio nor text, not one caption per recording, or an argument that does not hold here.
-            TypeError: an argument that no processor takes, or captions that are no text.
+            TypeError: an argument that no processor takes, or captions that are not text.
             AudioLoadError: a recording that cannot be read; the message names it.
         """
         if audio is None and text is None:
             raise ValueError("Got neither `audio` nor `text`; pass recordings, captions, or both.")
         of_audio, of_text = sort_arguments(sampling_rate, kwargs)
+        if text is None and len(of_text) > 1:
+            named = ", ".join(f"`{name}`" for name in of_text if name != "padding")
+            raise ValueError(f"Got {named}, which is for captions, and no `text`; recordings are cut to the window.")
         inputs = {}
         if audio is not None:
             inputs.update(self.encode_prepared(self.prepare(audio, of_audio.get("sampling_rate"), rng=rng)))

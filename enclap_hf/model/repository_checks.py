@@ -59,7 +59,7 @@ def check_encoder_folder(folder: str) -> None:
     if not os.path.lexists(folder):
         return
     if not os.path.isdir(folder):
-        raise file_error(folder, "it is no folder.")
+        raise file_error(folder, "it is not a folder.")
     path = os.path.join(folder, CONFIGURATION)
     if os.path.lexists(path):  # an encoder of another family may have none
         fields = read_json_object(path)

@@ -87,7 +87,7 @@ NAN = np.where(np.arange(100) == 50, np.nan, FINITE)
 BAD_FILES = {
     "empty.wav": (b"", "empty (0 bytes)", "download it again"),
     "header only.wav": (encoded(FINITE[:0]), "no samples", "Leave it out"),
-    "text.wav": (b"hello world, this is no sound\n" * 9, "text, not audio", "Pass a wav, flac, mp3"),
+    "text.wav": (b"hello world, this is not sound\n" * 9, "text, not audio", "Pass a wav, flac, mp3"),
     "page.mp3": (b"<!DOCTYPE html>\n<html></html>", "text, not audio", "Pass a wav, flac, mp3"),
     "lfs.flac": (b"version https://git-lfs.github.com/spec/v1\noid 1", "Git LFS pointer", "git lfs pull"),
     "picture.ogg": (b"\x89PNG\r\n\x1a\n" + bytes(200), "no audio that can be read", "Pass a wav, flac, mp3"),

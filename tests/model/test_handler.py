@@ -195,7 +195,7 @@ BAD_INPUTS = {
     "cut off": (WAVS[0][:60], 415, "it is damaged or cut off"),
     "noise": (bytes(range(128, 256)) * 8, 415, "no audio that can be read"),
     "no bytes": (b"", 415, "it is empty"),
-    "no base64": ("rain.wav", 400, "Got text that is no base64 (it begins 'rain.wav')"),
+    "no base64": ("rain.wav", 400, "Got text that is not base64 (it begins 'rain.wav')"),
     "path of a file": ("/etc/passwd", 415, "no audio that can be read"),  # "/etc/passwd" happens to be base64
     "file address": ("file:///etc/passwd", 400, "no base64"),
     "empty text": ("", 400, "empty text"),
@@ -208,7 +208,7 @@ BAD_INPUTS = {
     "samples without rate": ({"array": [0.0, 0.1]}, 400, '"sampling_rate": Hz'),
     "no samples": ({"array": [], "sampling_rate": RATE}, 415, "it holds no samples"),
     "ragged channels": ({"array": [[0.0, 0.1], [0.0]], "sampling_rate": RATE}, 400, "unlike lengths"),
-    "words for samples": ({"array": ["a", "b"], "sampling_rate": RATE}, 415, "are no audio samples"),
+    "words for samples": ({"array": ["a", "b"], "sampling_rate": RATE}, 415, "are not audio samples"),
     "odd rate": ({"array": [0.0] * 99, "sampling_rate": 12}, 415, "allowed are "),
 }
 BAD_PARAMETERS = {
