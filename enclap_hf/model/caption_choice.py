@@ -92,13 +92,12 @@ def read_choice(arguments: dict) -> tuple[CaptionChoice | None, dict]:
     asked = {name: arguments.get(name) for name in CHOICE_ARGUMENTS}
     generate_kwargs = {name: value for name, value in arguments.items() if name not in CHOICE_ARGUMENTS}
     if all(asked[name] is None for name in CHOICES):
-        useless = [name for name, value in asked.items() if value is not None]
-        if useless:
+        if asked["is_fluent"] is not None:
             raise ValueError(
-                f"Got `{useless[0]}` without candidates to choose from; pass `num_candidates` or `rerank` with it, or "
+                "Got `is_fluent` without candidates to choose from; pass `num_candidates` or `rerank` with it, or "
                 "leave it out."
             )
-        return None, generate_kwargs
+        return None, generate_kwargs if asked["seed"] is None else {**generate_kwargs, "seed": asked["seed"]}
     for name in SET_BY_SEARCH:
         if generate_kwargs.get(name) is not None:
             raise ValueError(

@@ -7,7 +7,7 @@ from .audio_arrays import as_whole_number
 # Arguments of `generate` beside those of `GenerationConfig` that a pipeline passes on.
 GENERATE_ARGUMENTS = (
     *("generation_config", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "streamer"),
-    "decoder_input_ids",
+    *("decoder_input_ids", "seed"),
 )
 # What `generate` returns beside token ids when it is asked to, which a pipeline's result has no place for.
 OUTPUT_ARGUMENTS = (

@@ -76,7 +76,7 @@ class AudioCaptioningPipeline(Pipeline):
         candidates: "beam", "nucleus" or "both", see `candidates.py`.
         rerank: "clap", "consensus", "likelihood", or a mixture such as `{"clap": 0.6, "consensus": 0.4}`, see
             `reranking.py`.
-        seed: of the samples; a recording has the same ones in any batch.
+        seed: of the samples, with `do_sample` or candidates; a recording has the same ones in any batch.
         min_confidence: captions of less confidence are left out; where none is left, the text is empty, and the
             confidence that of the best.
         is_fluent: a function from captions to booleans; those that are not fluent come last.

@@ -127,7 +127,6 @@ def test_what_is_asked_for_alone_brings_the_rest_along():
         ({"num_candidates": 1}, "Got `num_candidates`=1; expected a whole number of at least 2."),
         ({"num_candidates": 4, "num_beams": 4}, "Got `num_beams` beside candidates"),
         ({"rerank": "consensus", "do_sample": True}, "Got `do_sample` beside candidates"),
-        ({"seed": 1}, "Got `seed` without candidates to choose from"),
         ({"rerank": {"clap": 0}}, "without a weight above 0"),
         ({"num_candidates": 4, "num_return_sequences": 5}, "Got `num_return_sequences`=5 of `num_candidates`=4"),
     ],
