@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,6 @@ from .audio_arrays import average_channels
 from .audio_reader import AudioReader
 from .audio_resampling import resample_blocks
 from .clap_windows import MAX_LOOKS, changing_length_error, read_fused_windows
-
-if TYPE_CHECKING:
-    from .feature_extraction_enclap import EnClapFeatureExtractor
 
 
 class LongRecording:
@@ -30,7 +27,7 @@ class LongRecording:
         peak: the highest absolute sample of what the windows show, known once they are read.
     """
 
-    def __init__(self, reader: AudioReader, extractor: EnClapFeatureExtractor, mono: bool, device: str | torch.device):
+    def __init__(self, reader: AudioReader, extractor: Any, mono: bool, device: str | torch.device):
         self.peak = 0.0
         self._reader = reader
         self._extractor = extractor

@@ -150,6 +150,7 @@ class AudioCaptioningPipeline(Pipeline):
 
     def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
         """Caption one recording or several; see the class."""
+        check_no_table(inputs)
         with_chunks = {**self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]}.get("return_timestamps")
         streams = isinstance(inputs, Dataset) or is_stream(inputs)
         recordings, is_batch = (inputs, True) if streams else as_audio_batch(inputs)
@@ -204,7 +205,6 @@ class AudioCaptioningPipeline(Pipeline):
             notify: called with the plan at each piece of a recording that is cut unasked or heard in part; None logs a
                 warning once.
         """
-        check_no_table(recordings)
         preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
         preprocess = {**self._preprocess_params, **preprocess}
         plan = self.plan_windows(preprocess)
