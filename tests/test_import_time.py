@@ -1,12 +1,16 @@
 """What is imported, and so how long a command waits before it does anything."""
 
+import ast
+import importlib
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import enclap_hf
 from enclap_hf import DEFAULT_MODEL
 
 KNOCKING = os.path.join(DEFAULT_MODEL, "sounds", "knocking.mp3")
@@ -52,3 +56,13 @@ def test_captioning_imports_what_it_uses():
         - {"enclap_hf"}
         - {"soundfile", "_soundfile", "soxr", "tqdm", "_cffi_backend"}
     )
+
+
+def test_type_checkers_see_every_public_name():
+    """What `__getattr__` loads they cannot see, so the names stand there twice."""
+    source = Path(enclap_hf.__file__).read_text(encoding="utf-8")
+    (block,) = (node for node in ast.parse(source).body if isinstance(node, ast.If))
+    named = {alias.name: f"enclap_hf.{line.module}" for line in block.body for alias in line.names}
+    assert set(named) == set(enclap_hf.__all__) - {"DEFAULT_MODEL", "__version__"}
+    for name, module in named.items():
+        assert getattr(importlib.import_module(module), name) is getattr(enclap_hf, name)

@@ -5,21 +5,33 @@ import math
 
 
 def positive_int(text: str) -> int:
-    """An argument that counts something."""
+    """An argument that counts something.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not one.
+    """
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
     return int(text)
 
 
 def whole_number(text: str) -> int:
-    """An argument that counts something, or 0 for none."""
+    """An argument that counts something, or 0 for none.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not one.
+    """
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 0")
     return int(text)
 
 
 def decibels_or_none(text: str) -> float | None:
-    """A level in decibels below full scale, or None for "none"."""
+    """A level in decibels below full scale, or None for "none".
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not one.
+    """
     if text.lower() == "none":
         return None
     try:
@@ -66,7 +78,11 @@ def cosine(text: str) -> float:
 
 
 def port_number(text: str) -> int:
-    """A port that a page may have."""
+    """A port that a page may have.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not one.
+    """
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a port from 1 to 65535")
     return int(text)

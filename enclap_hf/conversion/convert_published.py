@@ -149,7 +149,11 @@ def read_clap(source: str) -> ClapAudioModelWithProjection:
 
 
 def load_from_repository(model_class: Any, source: str, option: str, model_types: tuple[str, ...]) -> Any:
-    """Load a transformers model of which no tensor may be missing or left over, but for CLAP's text tower."""
+    """Load a transformers model of which no tensor may be missing or left over, but for CLAP's text tower.
+
+    Raises:
+        ConversionError: it cannot be loaded, is another kind of model, or its tensors do not fit.
+    """
     try:
         fields = model_class.config_class.get_config_dict(source)[0]
         if fields.get("model_type") not in model_types:
@@ -222,7 +226,11 @@ def build_feature_extractor(
 
 
 def check_parts_fit(config: EnClapConfig, codec: EncodecModel, tower: ClapAudioModelWithProjection) -> None:
-    """Refuse encoders that the captioner was not trained with."""
+    """Refuse encoders that the captioner was not trained with.
+
+    Raises:
+        ConversionError: one of them differs from what the captioner reads.
+    """
     for what, ours, wanted in (
         ("CLAP's embedding width", tower.config.projection_dim, config.clap_dim),
         ("EnCodec's codes in a codebook", codec.config.codebook_size, config.codec_vocab_size),
@@ -241,7 +249,11 @@ def check_parts_fit(config: EnClapConfig, codec: EncodecModel, tower: ClapAudioM
 
 
 def check_output_folder(output: str, overwrite: bool, sources: tuple[str, ...] = ()) -> None:
-    """Refuse an output that would be lost, cannot be made, or would take a source with it."""
+    """Refuse an output that would be lost, cannot be made, or would take a source with it.
+
+    Raises:
+        ConversionError: it is in the way, holds a source, or has no parent folder.
+    """
     for source in sources:
         if os.path.exists(source) and is_inside(source, output):
             raise ConversionError(f"--output {output} holds the source {source}; pass another folder.")
@@ -286,7 +298,11 @@ def make_card(parts: Parts, repository: str) -> CaptionerCard:
 
 
 def refuse_published(repository: str) -> None:
-    """Say of a folder in the published format that it is in that format already."""
+    """Say of a folder in the published format that it is in that format already.
+
+    Raises:
+        ConversionError: it is, or it is another kind of model.
+    """
     if not os.path.isfile(os.path.join(repository, "config.json")):
         return
     model_type = read_json(os.path.join(repository, "config.json")).get("model_type")

@@ -158,7 +158,11 @@ class OriginalClap:
 
 
 def check_is_file(source: str | None, option: str, expected: str) -> None:
-    """The original packages read published files only."""
+    """The original packages read published files only.
+
+    Raises:
+        ConversionError: it is not a file.
+    """
     if source is None or not os.path.isfile(source):
         raise ConversionError(
             f"Got {option} {source}; the original package reads {expected}. Pass it to compare with the original."
@@ -166,7 +170,11 @@ def check_is_file(source: str | None, option: str, expected: str) -> None:
 
 
 def load_into_original(model, tensors: dict[str, torch.Tensor], path: str, left_out: tuple[str, ...] = ()) -> None:
-    """Load published tensors into an original package's model; only those `left_out` may be missing."""
+    """Load published tensors into an original package's model; only those `left_out` may be missing.
+
+    Raises:
+        ConversionError: the tensors do not fit.
+    """
     try:
         result = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:

@@ -98,7 +98,11 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
 
 
 def read_safetensors(path: str) -> dict[str, torch.Tensor]:
-    """Read a .safetensors file."""
+    """Read a .safetensors file.
+
+    Raises:
+        ConversionError: it is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -114,7 +118,11 @@ def damaged(path: str, reason: object) -> ConversionError:
 
 
 def read_zip_checkpoint(path: str) -> Any:
-    """Read the zip format of `torch.save`, every member checked against its checksum first."""
+    """Read the zip format of `torch.save`, every member checked against its checksum first.
+
+    Raises:
+        ConversionError: it is damaged, or asks for code.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             pickled = check_archive(path, archive)
@@ -134,7 +142,11 @@ def read_zip_checkpoint(path: str) -> Any:
 
 
 def check_archive(path: str, archive: zipfile.ZipFile) -> bytes:
-    """Check names, storage and checksums of an archive's members, and return its pickle."""
+    """Check names, storage and checksums of an archive's members, and return its pickle.
+
+    Raises:
+        ConversionError: it is damaged, or not as `torch.save` writes it.
+    """
     members = archive.infolist()
     names = [member.filename for member in members]
     pickles = [name for name in names if name.endswith("data.pkl") and name.count("/") <= 1]
@@ -149,7 +161,11 @@ def check_archive(path: str, archive: zipfile.ZipFile) -> bytes:
 
 
 def refuse_code(path: str, wanted: set[str]) -> None:
-    """Refuse a pickle that asks for anything but tensors and numbers."""
+    """Refuse a pickle that asks for anything but tensors and numbers.
+
+    Raises:
+        ConversionError: it does; the message names what it asks for.
+    """
     refused = sorted(wanted - ALLOWED_NAMES)
     if refused:
         raise ConversionError(
@@ -194,7 +210,11 @@ def track_texts(name: str, argument: Any, texts: list, memo: list) -> None:
 
 
 def load_weights(path: str, mmap: bool) -> Any:
-    """`torch.load` with nothing allowed beyond tensors and numpy numbers."""
+    """`torch.load` with nothing allowed beyond tensors and numpy numbers.
+
+    Raises:
+        ConversionError: this torch is too old to read files safely.
+    """
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < SAFE_TORCH_VERSION:
         raise ConversionError(
@@ -208,7 +228,11 @@ def load_weights(path: str, mmap: bool) -> Any:
 
 
 def read_legacy_checkpoint(path: str) -> Any:
-    """Read the format of `torch.save` before the zip format, which carries no checksums."""
+    """Read the format of `torch.save` before the zip format, which carries no checksums.
+
+    Raises:
+        ConversionError: it is damaged, asks for code, or cannot be read safely.
+    """
     try:
         with open(path, "rb") as file:
             pickles = [list_wanted_names(file) for _ in range(NUM_LEGACY_PICKLES)]

@@ -193,7 +193,11 @@ def read_card(json_path: str) -> CaptionerCard:
 
 
 def list_results(rows: Sequence[ScoreRow]) -> list[EvalResult]:
-    """Scores for the model index."""
+    """Scores for the model index.
+
+    Raises:
+        ValueError: two rows would be one entry of the index.
+    """
     kept = [row for row in rows if row.in_index]
     keys = [(row.dataset, row.condition, row.split) for row in kept]
     if len(set(keys)) < len(keys):
