@@ -13,8 +13,9 @@ from transformers import AutoTokenizer, ClapTextConfig, ClapTextModelWithProject
 
 from .audio_loading import as_audio_batch
 from .caption_text import read_captions, tokenize_captions
+from .config_checks import load_config
 from .frame_encoder import fingerprint_tensors, load_frozen
-from .model_checks import LOADING, load_config
+from .model_checks import LOADING
 from .model_files import ModelFileError, describe_cause
 from .onednn_linear import use_onednn
 
