@@ -225,6 +225,14 @@ def list_default_parts(training: dict, model: dict, processor: dict) -> list[Par
         "clap": "HTSAT, trained against the captions (contrastive) and the events (tags)",
         "captioner": "EnCLAP with masked codec modelling",
     }
+    if "clap_text" in training:
+        scores = training["clap_text"]["evaluation"]
+        weights["clap_text"] = (
+            "CLAP's text tower, a RoBERTa of two layers, trained against the audio tower as it was: by its cosine, "
+            f"captions of {scores['scenes']} unseen scenes are told from shuffled ones with an area under the curve of "
+            f"{scores['auc_against_shuffled']:.3f}, from captions with one wrong event of "
+            f"{scores['auc_against_one_wrong_event']:.3f}"
+        )
     return [Part(name, text, "Apache-2.0", training.get(name, {}).get("parameters")) for name, text in weights.items()]
 
 

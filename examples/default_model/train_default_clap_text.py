@@ -49,7 +49,7 @@ class ClapTextArguments:
     repository: str = field(metadata={"help": "folder of the captioner, which gets `clap_text/`"})
     num_scenes: int = field(default=3000, metadata={"help": "scenes to learn from"})
     num_held_out: int = field(default=200, metadata={"help": "scenes to evaluate on"})
-    steps: int = field(default=3000, metadata={"help": "optimiser steps"})
+    steps: int = field(default=1000, metadata={"help": "optimiser steps"})
     seed: int = field(default=0, metadata={"help": "seed of initial values and draws"})
     cache: str | None = field(default=None, metadata={"help": "folder that keeps embedded scenes for another run"})
 

@@ -71,7 +71,7 @@ class DefaultModelArguments:
     probe_steps: int = field(default=800, metadata={"help": "optimiser steps of the probe that scores the codes"})
     captioner_steps: int = field(default=3200, metadata={"help": "optimiser steps of the captioner"})
     clap_text_scenes: int = field(default=3000, metadata={"help": "scenes that CLAP's text tower learns from"})
-    clap_text_steps: int = field(default=3000, metadata={"help": "optimiser steps of CLAP's text tower"})
+    clap_text_steps: int = field(default=1000, metadata={"help": "optimiser steps of CLAP's text tower"})
     num_processes: int = field(default=2, metadata={"help": "processes, of one thread each"})
 
     def __post_init__(self):

@@ -13,7 +13,7 @@ from conftest import build_clap, build_processor, make_clip
 from enclap_hf import EnClapProcessor
 from enclap_hf.hub.export import find_missing_parts, plan_upload
 from enclap_hf.model.clap_text import ClapTextEncoder, compare_with_captions
-from enclap_hf.model.model_checks import load_config
+from enclap_hf.model.config_checks import load_config
 from enclap_hf.model.model_files import ModelFileError
 from enclap_hf.model.repository_checks import check_repository
 
