@@ -166,6 +166,6 @@ def _choose_track(container: Any, label: str) -> Any:
         return (best and best("audio")) or tracks[0]
     for track in tracks:
         flags = getattr(track.disposition, "value", track.disposition)
-        if flags & 1:  # AV_DISPOSITION_DEFAULT
+        if (flags or 0) & 1:  # AV_DISPOSITION_DEFAULT; PyAV 12 has None for a track without a decoder
             return track
     return tracks[0]
