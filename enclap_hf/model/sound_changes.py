@@ -72,7 +72,7 @@ class ChangeSegments:
         sampling_rate: int,
         embed: Embed | None = None,
         *,
-        shortest_s: float = 1.0,
+        shortest_s: float = 1.5,
         longest_s: float = 20.0,
         silence_dbfs: float | None = -70.0,
         boundary_cost: float | None = None,
