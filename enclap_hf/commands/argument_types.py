@@ -31,6 +31,17 @@ def decibels_or_none(text: str) -> float | None:
     return level
 
 
+def seconds(text: str) -> float:
+    """A length of time."""
+    try:
+        length = float(text)
+    except ValueError:
+        length = math.nan
+    if not 0 <= length < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number of seconds, 0 or more")
+    return length
+
+
 def port_number(text: str) -> int:
     """A port that a page may have."""
     if not text.isdecimal() or not 1 <= int(text) <= 65535:

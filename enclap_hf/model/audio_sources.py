@@ -74,18 +74,38 @@ def open_audio(
         AudioLoadError: see `load_audio`. What is wrong further on is raised when it is reached.
         ValueError: `raw_format` is unknown, or comes without `raw_sampling_rate`.
     """
-    raw = None
-    if raw_format is not None:
-        if raw_format not in RAW_FORMATS:
-            raise ValueError(f"Got `raw_format` {raw_format!r}; expected one of {', '.join(RAW_FORMATS)}.")
-        channels = as_whole_number(raw_channels)
-        if raw_sampling_rate is None or channels is None or channels < 1:
-            raise ValueError(
-                f"Got `raw_sampling_rate` {raw_sampling_rate!r} and `raw_channels` {raw_channels!r}; samples without a "
-                "header need a rate in Hz and at least one channel."
-            )
-        raw = (raw_format, check_sampling_rate(raw_sampling_rate, make_label(audio, name)), channels)
+    raw = check_raw(raw_format, raw_sampling_rate, raw_channels, make_label(audio, name))
     return open_source(audio, sampling_rate, name, raw=raw)
+
+
+def check_raw(
+    raw_format: str | None = None,
+    raw_sampling_rate: int | None = None,
+    raw_channels: int = 1,
+    label: str = "samples without a header",
+) -> tuple[str, int, int] | None:
+    """Format, Hz and channels of samples without a header; None where there are none.
+
+    Raises:
+        AudioLoadError: the rate is outside 1 to 384 kHz.
+        ValueError: the format is unknown, or something is missing.
+    """
+    if raw_format is None:
+        if raw_sampling_rate is not None or raw_channels != 1:
+            raise ValueError(
+                "Got `raw_sampling_rate` or `raw_channels` without `raw_format`, which says that samples have no "
+                f"header; pass one of {', '.join(RAW_FORMATS)}, or leave them out."
+            )
+        return None
+    if raw_format not in RAW_FORMATS:
+        raise ValueError(f"Got `raw_format` {raw_format!r}; expected one of {', '.join(RAW_FORMATS)}.")
+    channels = as_whole_number(raw_channels)
+    if raw_sampling_rate is None or channels is None or channels < 1:
+        raise ValueError(
+            f"Got `raw_sampling_rate` {raw_sampling_rate!r} and `raw_channels` {raw_channels!r}; samples without a "
+            "header need a rate in Hz and at least one channel."
+        )
+    return raw_format, check_sampling_rate(raw_sampling_rate, label), channels
 
 
 def open_source(

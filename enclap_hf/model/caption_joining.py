@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from .caption_stream import CaptionedPiece
+from .caption_results import CaptionedPiece
 
 # Words that carry no sound.
 IDLE_WORDS = {

@@ -10,51 +10,19 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
+from .caption_results import CaptionedPiece
 from .recording_stream import Piece, PieceReader, RecordingBatches, describe_failure
-from .recordings import RecordingState, is_list
+from .recordings import is_list
 
 logger = logging.getLogger(__name__)
 
 # Batches whose recordings are sorted by length together, so that little of a batch is padding.
 SORTED_BATCHES = 8
-
-
-@dataclass(frozen=True)
-class CaptionedPiece:
-    """A whole recording or a window of one, and what came of it.
-
-    Args:
-        index: the recording's place among all.
-        name: of its file; None where it is no file.
-        result: a dict or, for n-best, a list of them, as the pipeline returns for a recording;
-            `{"text": None, "error": reason}` where it failed; None for a mark where a long recording ends.
-        start_s, end_s: the part of the recording that the caption is for; None where that is not known.
-        is_windowed: whether the recording was cut.
-        is_end: whether the recording ends here.
-        state: of the file, before it was read.
-        stated_s: its length by its header, 0 where that states none.
-    """
-
-    index: int
-    name: str | None
-    result: dict | list[dict] | None
-    start_s: float | None
-    end_s: float | None
-    is_windowed: bool
-    is_end: bool
-    state: RecordingState
-    stated_s: float
-
-    @property
-    def captions(self) -> list[dict]:
-        """Its captions, best first, or the one dict that says why there are none; empty for a mark."""
-        return self.result if isinstance(self.result, list) else [] if self.result is None else [self.result]
 
 
 def caption_as_done(

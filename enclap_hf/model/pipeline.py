@@ -13,10 +13,11 @@ from transformers import Pipeline
 from transformers.modeling_outputs import BaseModelOutput
 
 from .audio_loading import AudioLoadError, as_audio_batch
+from .audio_sources import check_raw
 from .caption_joining import join_equal_neighbours
-from .caption_results import Results, group_pieces, join_pieces, make_row, put_in_order
+from .caption_results import CaptionedPiece, Results, group_pieces, join_pieces, make_row, put_in_order
 from .caption_scores import score_sequences
-from .caption_stream import SORTED_BATCHES, CaptionedPiece, caption_as_done
+from .caption_stream import SORTED_BATCHES, caption_as_done
 from .generate_arguments import check_generate_arguments
 from .recording_stream import PieceReader
 from .recordings import is_list, is_stream
@@ -177,8 +178,8 @@ class AudioCaptioningPipeline(Pipeline):
             group_size: recordings sorted by length together; unless given, some batches of a list, and none of an
                 iterable.
             go_on_at: by the place of a recording, the second at which to go on within it.
-            notify: called with a line at each piece of a recording that is cut unasked or read in part; None logs one
-                warning.
+            notify: called with the plan at each piece of a recording that is cut unasked or heard in part; None logs a
+                warning once.
         """
         preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
         preprocess = {**self._preprocess_params, **preprocess}
@@ -188,10 +189,11 @@ class AudioCaptioningPipeline(Pipeline):
         if group_size is None:
             group_size = batch_size * (SORTED_BATCHES if batch_size > 1 and is_list(recordings) else 1)
         raw = {name: preprocess[name] for name in RAW_ARGUMENTS if name in preprocess}
+        check_raw(**raw)
         reader = PieceReader(
             self.preprocess,
             plan,
-            reads_directly=not raw and plan.limit_s == math.inf,
+            reads_directly=not raw and preprocess.get("chunk_length_s") == 0,
             raises=preprocess.get("errors", "raise") == "raise",
             silence_dbfs=preprocess.get("silence_dbfs", SILENCE_DBFS),
             sampling_rate=preprocess.get("sampling_rate"),
@@ -212,7 +214,7 @@ class AudioCaptioningPipeline(Pipeline):
         with contextlib.closing(pieces):
             for piece in join_equal_neighbours(pieces) if plan.segmentation == "changes" else pieces:
                 if is_worth_saying(plan, piece):
-                    (notify or self._say_once)(describe_plan(plan))
+                    (notify or self._say_once)(plan)
                 yield piece
 
     def plan_windows(self, parameters: dict) -> WindowPlan:
@@ -224,11 +226,11 @@ class AudioCaptioningPipeline(Pipeline):
         chosen = {name: parameters[name] for name in WINDOW_ARGUMENTS if name in parameters}
         return plan_windows(self.processor.window_s, **chosen)
 
-    def _say_once(self, line: str) -> None:
-        """Warn that a recording is cut, or read in part."""
+    def _say_once(self, plan: WindowPlan) -> None:
+        """Warn that a recording is cut, or heard in part."""
         if not self._has_said_windows:
             self._has_said_windows = True
-            logger.warning("%s", line)
+            logger.warning("%s", describe_plan(plan))
 
     def preprocess(
         self,

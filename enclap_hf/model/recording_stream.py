@@ -99,29 +99,30 @@ class PieceReader:
         if stated_s is None:
             stated_s = read_duration_s(recording, self.sampling_rate)
         place: dict[str, Any] = {"index": index, "name": name_recording(recording), "stated_s": stated_s}
-        place["state"] = read_state(recording)
+        place["state"], reached = read_state(recording), None
         try:
             if self.reads_directly:
                 yield Piece(**place, is_end=True, **self._prepare_piece(recording, self.sampling_rate))
                 return
             with open_audio(recording, self.sampling_rate, **self.raw) as reader:
                 place["sampling_rate"] = reader.sampling_rate
-                for piece in self._read_open(index, reader, place):
-                    place.update(window=piece.window, is_windowed=piece.is_windowed)
+                if index in self.go_on_at:
+                    reached = round_half_up(as_fraction(self.go_on_at[index]) * reader.sampling_rate)
+                for piece in self._read_open(reader, place, reached):
+                    reached = reached if piece.window is None else piece.window.last
                     yield piece
         except Exception as error:  # of whichever decoder or resampler: the other recordings go on
             if self.raises:
                 raise
-            if place.get("window") is not None:  # the error stands where the last window ends
-                place["window"] = Window(*[place["window"].last] * 4)
+            if reached is not None:  # the error stands where the last window ends
+                place |= {"is_windowed": True, "window": Window(reached, reached, reached, reached)}
             yield Piece(**place, is_end=True, result=describe_failure(make_label(recording, None), error))
 
-    def _read_open(self, index: int, reader: AudioReader, place: dict) -> Iterator[Piece]:
-        """Pieces of an open recording."""
+    def _read_open(self, reader: AudioReader, place: dict, first: int | None) -> Iterator[Piece]:
+        """Pieces of an open recording, or of a long one those from the sample `first` on."""
         rate, plan = reader.sampling_rate, self.plan
-        if index in self.go_on_at:
-            place = {**place, "is_windowed": True}
-            yield from self._read_windows(reader, None, place, round_half_up(as_fraction(self.go_on_at[index]) * rate))
+        if first is not None:
+            yield from self._read_windows(reader, None, {**place, "is_windowed": True}, first)
             return
         limit = None if plan.limit_s == float("inf") else round_half_up(as_fraction(plan.limit_s) * rate)
         blocks = reader.blocks(BLOCK_S)

@@ -112,14 +112,19 @@ def plan_windows(
         )
     usual_s = LONGEST_SEGMENT_S if follows_changes else CHUNK_LENGTH_S
     length_s = chunk_length_s or min(usual_s, heard_s or math.inf)
+    if follows_changes and length_s < 2 * SHORTEST_S:
+        raise ValueError(
+            f"Got `chunk_length_s`={length_s:g} with `segmentation`='changes', where it is the longest segment; "
+            f"expected at least {2 * SHORTEST_S:g} s."
+        )
     if heard_s is not None and length_s > heard_s + 1e-6:
         raise ValueError(
             f"Got `chunk_length_s`={length_s:g}, and this model hears {heard_s:.4g} s at a time; pass that or less."
         )
     if as_fraction(length_s) - as_fraction(left_s) - as_fraction(right_s) < as_fraction(SHORTEST_STEP_S):
         raise ValueError(
-            f"Got `stride_length_s` {left_s:g} and {right_s:g} with windows of {length_s:g} s; together they must leave "
-            f"at least {SHORTEST_STEP_S:g} s of a window."
+            f"Got `stride_length_s` {left_s:g} and {right_s:g} with windows of {length_s:g} s; they must leave "
+            f"{SHORTEST_STEP_S:g} s of a window at least."
         )
     limit_s = chunk_length_s if chunk_length_s is not None else math.inf if heard_s is None else heard_s
     if follows_changes:

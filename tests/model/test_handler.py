@@ -146,6 +146,46 @@ def test_sampling_gives_as_many_captions_as_asked(handler):
     assert [caption["score"] for caption in captions] == sorted((c["score"] for c in captions), reverse=True)
 
 
+LONG = encode(np.concatenate([CLIPS[3], CLIPS[1], CLIPS[3]]), subtype="FLOAT")  # 6.6 s
+
+
+def test_long_recordings_are_captioned_window_by_window(handler, captioner):
+    assert handler({"inputs": LONG}) == captioner(LONG)
+    chunks = captioner(LONG, chunk_length_s=2, return_timestamps=True)
+    parameters = {"chunk_length_s": 2, "return_timestamps": True}
+    assert handler({"inputs": LONG, "parameters": parameters}) == chunks
+    assert [chunk["timestamp"][0] for chunk in chunks["chunks"]] == [0, 2, 4, 6]
+    with serve(handler) as url:
+        query = f"{url}/?chunk_length_s=2.0&stride_length_s=0.5&return_timestamps=true&segmentation=fixed"
+        expected = captioner(LONG, chunk_length_s=2, stride_length_s=0.5, return_timestamps=True)
+        assert post(query, LONG, "audio/wav") == (200, json.loads(json.dumps(expected)))
+        body = {"inputs": text_of(LONG), "parameters": {"chunk_length_s": 3, "stride_length_s": [1, 0], "stream": True}}
+        rows = [row for _, row in captioner.stream(LONG, chunk_length_s=3, stride_length_s=(1, 0))]
+        assert post(url, body) == (200, rows) and [row["start_s"] for row in rows] == [0, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"chunk_length_s": 50}, "this model hears 3.373 s at a time"),
+        ({"chunk_length_s": -1}, "from 0 to 3600"),
+        ({"chunk_length_s": 0.5}, "at most one a second"),
+        ({"chunk_length_s": 3, "stride_length_s": 1.2}, "windows that begin every 0.6 s"),
+        ({"chunk_length_s": 2, "stride_length_s": [1, 1]}, "they must leave 0.1 s of a window"),
+        ({"stride_length_s": [1, 2, 3]}, "Got a list of 3 as `stride_length_s`"),
+        ({"stride_length_s": [[1, 2], 3]}, "Got a list of 2 as `stride_length_s`"),
+        ({"chunk_length_s": 0, "stride_length_s": 1}, "cuts no windows"),
+        ({"segmentation": "words"}, "`segmentation`='words'; expected 'fixed'"),
+        ({"segmentation": 3}, "expected a word"),
+        ({"return_timestamps": "word"}, "expected true or false"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(handler, parameters, reason):
+    with pytest.raises(ValueError) as caught:
+        handler({"inputs": WAVS[0], "parameters": parameters})
+    assert reason in str(caught.value) and caught.value.status_code == 422
+
+
 # What is refused
 
 TEXT_AS_WAV = b"These are notes, not a recording. " * 20
@@ -269,12 +309,12 @@ def test_samples_at_full_scale_that_json_made_whole_numbers_are_no_16_bit_sample
     asked = {"array": [int(sample) for sample in square], "sampling_rate": RATE}
     seen = {}
     preprocess = handler.captioner.preprocess
-    handler.captioner.preprocess = lambda inputs, **kwargs: seen.update(inputs) or preprocess(inputs, **kwargs)
+    handler.captioner.preprocess = lambda inputs, **kwargs: seen.update(vars(inputs)) or preprocess(inputs, **kwargs)
     try:
         handler({"inputs": asked})
     finally:
         del handler.captioner.preprocess
-    assert np.abs(seen["array"]).max() == 1.0
+    assert np.abs(seen["samples"]).max() == 1.0
 
 
 def test_whole_numbers_beyond_16_bits_are_refused(handler):
