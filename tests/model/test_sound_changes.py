@@ -199,8 +199,8 @@ def test_any_sampling_rate_gives_the_same_times(rate):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sampling_rate": 0}, "`sampling_rate`=0"),
-        ({"sampling_rate": 0.5}, "`sampling_rate`=0.5"),
+        ({"sampling_rate": 3}, "`sampling_rate`=3"),
+        ({"sampling_rate": 8000.5}, "`sampling_rate`=8000.5"),
         ({"shortest_s": 0}, "`shortest_s`=0"),
         ({"shortest_s": True}, "`shortest_s`=True"),
         ({"longest_s": float("inf")}, "`longest_s`=inf"),
