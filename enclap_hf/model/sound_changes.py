@@ -33,11 +33,10 @@ import torch
 from .audio_arrays import average_channels
 from .audio_resampling import resample_audio
 from .log_mel import LogMel
-from .windows import Window
+from .windows import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, Window
 
-# Seconds of a frame. A vector of CLAP is of two frames, and heard from one before them to one behind them.
-FRAME_S = 0.25
-FRAMES_PER_VECTOR = 2
+# A vector of CLAP is of two frames, and heard from one before them to one behind them.
+FRAMES_PER_SECOND, FRAMES_PER_VECTOR = 4, 2
 # Bands of the log-mel shape, their highest edge in Hz, and what counts as nothing in one, dB of full scale.
 NUM_BANDS, HIGHEST_HZ, BAND_FLOOR_DB = 32, 8000.0, -100.0
 WINDOW_S = 0.032
@@ -72,23 +71,22 @@ class ChangeSegments:
         sampling_rate: int,
         embed: Embed | None = None,
         *,
-        shortest_s: float = 1.0,
-        longest_s: float = 20.0,
+        shortest_s: float = SHORTEST_SEGMENT_S,
+        longest_s: float = LONGEST_SEGMENT_S,
         silence_dbfs: float | None = -70.0,
         boundary_cost: float | None = None,
     ):
         check_arguments(sampling_rate, shortest_s, longest_s, silence_dbfs, boundary_cost)
-        self._frame_length = max(1, round(FRAME_S * sampling_rate))
-        frame_s = self._frame_length / sampling_rate
-        self._shortest = max(1, math.ceil(shortest_s / frame_s - 1e-6))
-        self._longest = math.floor(longest_s / frame_s + 1e-6)
+        self._rate = int(sampling_rate)
+        self._shortest = math.ceil(shortest_s * FRAMES_PER_SECOND - 1e-6)
+        self._longest = math.floor(longest_s * FRAMES_PER_SECOND + 1e-6)
         if self._longest < 2 * self._shortest:
             raise ValueError(
                 f"Got `longest_s`={longest_s:g} with `shortest_s`={shortest_s:g}; expected at least twice the "
-                f"shortest, in steps of {frame_s:g} s."
+                f"shortest, in steps of {1 / FRAMES_PER_SECOND:g} s."
             )
         default = BOUNDARY_COST_WITHOUT_CLAP if embed is None else BOUNDARY_COST
-        self._boundary_cost = (default if boundary_cost is None else boundary_cost) / frame_s
+        self._boundary_cost = (default if boundary_cost is None else boundary_cost) * FRAMES_PER_SECOND
         self._embed, self._describe = embed, BandLevels(sampling_rate)
         self._silent_peak = 0.0 if silence_dbfs is None else 10 ** (silence_dbfs / 20)
         self._begin(0)
@@ -99,18 +97,19 @@ class ChangeSegments:
         Returns:
             the first sample to feed.
         """
-        self._begin(round(sample / self._frame_length))
-        return self._first_frame * self._frame_length
+        self._begin(round(sample * FRAMES_PER_SECOND / self._rate))
+        return self._find_place(self._first_frame)
 
     def feed(self, samples: np.ndarray) -> list[Window]:
         """Take the next samples (channels, num_samples); returns the segments that are decided by them."""
         decided, position = [], 0
         while position < samples.shape[1]:
-            taken = samples[:, position : position + self._frame_length - self._waiting_length]
+            missing = self._find_place(self._num_frames + 1) - self._received - self._waiting_length
+            taken = samples[:, position : position + missing]
             position += taken.shape[1]
             self._waiting.append(taken.copy())  # which keeps no block alive
             self._waiting_length += taken.shape[1]
-            if self._waiting_length == self._frame_length:
+            if taken.shape[1] == missing:
                 self._add_frame()
                 if self._num_undecided == self._longest + self._shortest:
                     decided.append(self._take_segment(self._cut()))
@@ -130,7 +129,7 @@ class ChangeSegments:
     @property
     def needed_from(self) -> int:
         """First sample that a segment may still hold."""
-        return self._start * self._frame_length
+        return self._find_place(self._start)
 
     # What is kept: of frames from `_start` on what was measured, and the samples of those that a clip still needs.
 
@@ -139,7 +138,7 @@ class ChangeSegments:
         self._start = start
         self._next_vector = start // FRAMES_PER_VECTOR
         self._first_frame = self._num_frames = max(0, self._next_vector * FRAMES_PER_VECTOR - 1)
-        self._received = self._first_frame * self._frame_length
+        self._received = self._find_place(self._first_frame)
         self._waiting, self._waiting_length = [], 0  # samples of the next frame
         self._recent: list[np.ndarray] = []  # the frames of the next clip, from the last one before its middle on
         self._levels: list[np.ndarray] = []
@@ -147,6 +146,10 @@ class ChangeSegments:
         self._clips: list[np.ndarray | None] = []
         self._vectors: list[np.ndarray] = []
         self._first_vector = self._next_vector
+
+    def _find_place(self, frame: int) -> int:
+        """First sample of a frame: multiplied and rounded half up, so that no error adds up."""
+        return (2 * frame * self._rate + FRAMES_PER_SECOND) // (2 * FRAMES_PER_SECOND)
 
     @property
     def _num_undecided(self) -> int:
@@ -197,7 +200,7 @@ class ChangeSegments:
 
     def _take_segment(self, length: int) -> Window:
         """Decide a segment of `length` frames and forget what was kept for it."""
-        start, end = self.needed_from, min((self._start + length) * self._frame_length, self._received)
+        start, end = self.needed_from, min(self._find_place(self._start + length), self._received)
         self._start += length
         del self._levels[:length], self._silent[:length]
         first_vector = self._start // FRAMES_PER_VECTOR
@@ -318,8 +321,10 @@ def cut_frames(
 
 def check_arguments(sampling_rate, shortest_s, longest_s, silence_dbfs, boundary_cost) -> None:
     """Refuse what cannot be."""
-    if not is_number(sampling_rate) or sampling_rate != int(sampling_rate) or sampling_rate < 1:
-        raise ValueError(f"Got `sampling_rate`={sampling_rate!r}; expected a positive whole number of Hz.")
+    if not is_number(sampling_rate) or sampling_rate != int(sampling_rate) or sampling_rate < FRAMES_PER_SECOND:
+        raise ValueError(
+            f"Got `sampling_rate`={sampling_rate!r}; expected a whole number of Hz, {FRAMES_PER_SECOND} or more."
+        )
     for name, value in (("shortest_s", shortest_s), ("longest_s", longest_s)):
         if not is_number(value) or value <= 0:
             raise ValueError(f"Got `{name}`={value!r}; expected a positive number of seconds.")
