@@ -17,7 +17,7 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin
 from transformers.models.bart.modeling_bart import BartAttention
 
 from .onednn_linear import is_plain_inference
-from .row_bits import ALIGNMENT, attend_rows, count_slots, find_runs, has_aligned_rows, place_alike
+from .row_bits import ALIGNMENT, ENOUGH_VALUES, attend_rows, count_slots, find_runs, has_aligned_rows, place_alike
 
 # Arguments of `generate` that belong to the clip and not to a beam.
 PER_CLIP_ARGUMENTS = (
@@ -128,8 +128,8 @@ def grows(cache) -> bool:
 
 def attends_plainly(layer: BartAttention, hidden_states: torch.Tensor) -> bool:
     """Whether each clip of a batch is to attend by itself, on a CPU."""
-    is_stock = layer.config._attn_implementation == "sdpa" and not layer.training
-    return is_stock and is_plain_inference(hidden_states)
+    is_own = layer.config._attn_implementation == "sdpa" and not layer.training
+    return is_own and hidden_states.dtype in ENOUGH_VALUES and is_plain_inference(hidden_states)
 
 
 class SharedAudioGenerationMixin(GenerationMixin):
