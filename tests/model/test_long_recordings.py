@@ -302,6 +302,29 @@ def test_lists_are_sorted_by_length_and_answered_in_order(captioner, monkeypatch
     assert [result["text"] for result in results] == [captioner(c, sampling_rate=RATE)["text"] for c in clips]
 
 
+def test_data_sets_are_captioned_one_by_one_with_their_number(captioner):
+    class Clips(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return {"array": (SHORT, LONG)[index], "sampling_rate": RATE}
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield from (Clips()[0], Clips()[1])
+
+        def __len__(self):
+            return 2
+
+    expected = captioner([Clips()[0], Clips()[1]], chunk_length_s=2)
+    for form in (Clips(), Stream()):
+        results = captioner(form, chunk_length_s=2)
+        assert len(results) == 2 and list(results) == expected
+    with pytest.raises(TypeError, match="not known before its end"):
+        len(captioner(iter([SHORT]), sampling_rate=RATE))
+
+
 @pytest.mark.slow
 def test_workers_read_ahead(captioner, tmp_path):
     paths = []
