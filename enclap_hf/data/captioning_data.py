@@ -47,7 +47,7 @@ def parse_source(entry: str | dict) -> DataSource:
     Args:
         entry: a path or name, a dict of the fields of [`DataSource`], or such a dict as JSON.
     Raises:
-        CaptionDataError: no JSON, no `path`, unknown fields, or a weight that is not positive.
+        CaptionDataError: not JSON, no `path`, unknown fields, or a weight that is not positive.
     """
     if isinstance(entry, str) and entry.lstrip().startswith("{"):
         try:

@@ -212,7 +212,7 @@ def _parse_json(text: str, place: str):
     try:
         return json.loads(text, object_pairs_hook=_make_object)
     except ValueError as error:
-        raise CaptionDataError(f"{place}: no JSON ({error}).") from None
+        raise CaptionDataError(f"{place}: not JSON ({error}).") from None
 
 
 def _make_object(pairs: list[tuple[str, object]]) -> dict:

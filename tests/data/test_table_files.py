@@ -172,7 +172,7 @@ def test_two_columns_of_one_name_are_refused(write):
         ("t.jsonl", '{"file_name": "a.wav", "caption": "x", "caption": "y"}\n', "line 1: .*two values of 'caption'"),
         ("t.json", '[{"file_name": "a.wav", "caption": "x", "caption": "y"}]', "two values of 'caption'"),
         ("t.jsonl", '{"file_name": "a.wav", "caption": "x"}\n{"file_name": "a\\u0000"}\n', "line 2: a NUL character"),
-        ("t.jsonl", '{"file_name": "a.wav", "caption": "rain\nfalls"}\n', "line 1: no JSON"),
+        ("t.jsonl", '{"file_name": "a.wav", "caption": "rain\nfalls"}\n', "line 1: not JSON"),
     ],
 )
 def test_json_that_could_be_read_in_two_ways_is_refused(tmp_path, name, content, message):

@@ -193,10 +193,10 @@ BAD_INPUTS = {
     "text file": (TEXT_AS_WAV, 415, "it is text, not audio (it begins 'These are notes, not a r')"),
     "base64 of a text": (text_of(TEXT_AS_WAV), 415, "it is text, not audio"),
     "cut off": (WAVS[0][:60], 415, "it is damaged or cut off"),
-    "noise": (bytes(range(128, 256)) * 8, 415, "no audio that can be read"),
+    "noise": (bytes(range(128, 256)) * 8, 415, "not audio that can be read"),
     "no bytes": (b"", 415, "it is empty"),
     "no base64": ("rain.wav", 400, "Got text that is not base64 (it begins 'rain.wav')"),
-    "path of a file": ("/etc/passwd", 415, "no audio that can be read"),  # "/etc/passwd" happens to be base64
+    "path of a file": ("/etc/passwd", 415, "not audio that can be read"),  # "/etc/passwd" happens to be base64
     "file address": ("file:///etc/passwd", 400, "no base64"),
     "empty text": ("", 400, "empty text"),
     "data without base64": ("data:audio/wav,abc", 400, "expected data:audio/...;base64"),

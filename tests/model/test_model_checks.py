@@ -385,7 +385,7 @@ def test_an_index_names_files_beside_it_alone(tmp_path, file):
 
 
 def test_what_is_no_file_is_said_without_waiting_for_it(folder):
-    for make, said in ((Path.mkdir, "it is a folder"), (lambda p: __import__("os").mkfifo(p), "no regular file")):
+    for make, said in ((Path.mkdir, "it is a folder"), (lambda p: __import__("os").mkfifo(p), "not a regular file")):
         path = folder / "config.json"
         path.unlink()
         make(path)
