@@ -13,7 +13,7 @@ Source: nucleus sampling, Holtzman et al., ICLR 2020; the even spread, Vilnis et
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,6 +21,11 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .caption_choice import CandidateSearch
 
+# Arguments of `generate` under which it leaves logits and search to the sampler.
+OF_SAMPLER = {
+    **{"num_beams": 1, "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0},
+    **{"early_stopping": False, "length_penalty": 1.0},
+}
 # Tokens among which the nucleus is looked for before all of the vocabulary is sorted.
 NUCLEUS_CANDIDATES = 128
 
@@ -57,8 +62,7 @@ def generate_candidates(
         ids = model.generate(
             encoder_outputs=BaseModelOutput(states),
             custom_generate=sampler,
-            **{**shared, "num_beams": 1, "num_return_sequences": search.num_samples, "do_sample": True},
-            **{"temperature": 1.0, "top_k": 0, "top_p": 1.0},
+            **{**shared, **OF_SAMPLER, "num_return_sequences": search.num_samples},
         )
         parts.append(ids.unflatten(0, (len(states), -1)))
     longest = max(part.shape[2] for part in parts)
@@ -83,12 +87,12 @@ class NucleusSampler:
 
     search: CandidateSearch
     clip_seeds: list[int]
-    _draws: list = field(default_factory=list)
 
     def __call__(self, model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
         """Continue the prompts (B * n, S) until all have ended, and return all tokens."""
         pad = generation_config.pad_token_id
-        draws = self.draw_uniforms(generation_config.max_length - input_ids.shape[1]).to(input_ids.device)
+        draws = self.draw_uniforms(generation_config.max_length - input_ids.shape[1])
+        draws = draws.to(input_ids.device, torch.float32 if input_ids.device.type == "mps" else torch.float64)
         code, width = self.spread_evenly(draws[:, 0]), torch.ones_like(draws[:, 0])
         is_done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         cache, given = None, input_ids
@@ -142,7 +146,7 @@ def choose_tokens(
     num_kept = min(NUCLEUS_CANDIDATES, logits.shape[1])
     while True:
         values, tokens = logits.topk(num_kept, dim=1)
-        shares = (values - total).exp().double()
+        shares = (values - total).exp().to(code.dtype)
         before = shares.cumsum(1) - shares
         if num_kept == logits.shape[1] or bool((before[:, -1] >= top_p).all()):
             break

@@ -1,6 +1,7 @@
 """The best of several captions of a recording: candidates are written (`candidates.py`) and ranked (`reranking.py`)."""
 
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -69,6 +70,33 @@ def choose_captions(
     """
     check_choice(choice, None, processor)
     sequences = generate_candidates(model, states, attention_mask, choice.search, clip_seeds, **generate_kwargs)
+    score = partial(score_captions, model, states, attention_mask, generate_kwargs)
+    # Of hundreds of candidates the scores take as long as a search; where they decide nothing, the best alone get one.
+    scores = score(sequences) if "likelihood" in choice.weights else torch.zeros(sequences.shape[:2])
+    texts = [processor.batch_decode(clip) for clip in sequences]
+    gathered = [gather_candidates(*clip) for clip in zip(texts, scores.tolist(), strict=True)]
+    if "clap" in choice.weights:
+        similarities = compare(processor, clap_embedding, [found.texts for found, _ in gathered])
+        gathered = [
+            (replace(found, similarities=cosines), places)
+            for (found, places), cosines in zip(gathered, similarities, strict=True)
+        ]
+    orders = [rank_candidates(found, choice.weights, choice.is_fluent)[: choice.num_captions] for found, _ in gathered]
+    best = [[found.texts[i] for i in order] for (found, _), order in zip(gathered, orders, strict=True)]
+    confidences = compare(processor, clap_embedding, best) or [None] * len(best)
+    kept = [[places[i] for i in order] for (_, places), order in zip(gathered, orders, strict=True)]
+    # Each clip has as many rows, so that all share its cross-attention: the last ones stand again for what is missing.
+    rows = [places + places[-1:] * (choice.num_captions - len(places)) for places in kept]
+    chosen = sequences.take_along_dim(torch.tensor(rows, device=sequences.device)[:, :, None], dim=1)
+    scores = score(chosen)
+    return [
+        ChosenCaptions(ids[: len(places)], of_clip[: len(places)], cosines)
+        for ids, of_clip, places, cosines in zip(chosen, scores, kept, confidences, strict=True)
+    ]
+
+
+def score_captions(model, states, attention_mask, generate_kwargs: dict, sequences: torch.LongTensor) -> torch.Tensor:
+    """Mean log probabilities (B, n) of captions (B, n, S)."""
     prompt = generate_kwargs.get("decoder_input_ids")
     scores = score_sequences(
         model,
@@ -77,23 +105,8 @@ def choose_captions(
         attention_mask,
         model.find_decoding(**generate_kwargs),
         1 if prompt is None else prompt.shape[1],
-    ).unflatten(0, sequences.shape[:2])
-    texts = [processor.batch_decode(clip) for clip in sequences]
-    gathered = [gather_candidates(*clip) for clip in zip(texts, scores.tolist(), strict=True)]
-    if "clap" in choice.weights:
-        similarities = compare(processor, clap_embedding, [candidates.texts for candidates, _ in gathered])
-        gathered = [
-            (replace(found, similarities=cosines), places)
-            for (found, places), cosines in zip(gathered, similarities, strict=True)
-        ]
-    orders = [rank_candidates(found, choice.weights, choice.is_fluent)[: choice.num_captions] for found, _ in gathered]
-    best = [[found.texts[i] for i in order] for (found, _), order in zip(gathered, orders, strict=True)]
-    confidences = compare(processor, clap_embedding, best)
-    chosen = []
-    for clip, ((_, places), order) in enumerate(zip(gathered, orders, strict=True)):
-        kept = [places[i] for i in order]
-        chosen.append(ChosenCaptions(sequences[clip, kept], scores[clip, kept], confidences and confidences[clip]))
-    return chosen
+    )
+    return scores.unflatten(0, sequences.shape[:2])
 
 
 def compare(processor, clap_embedding: torch.Tensor | None, captions: list[list[str]]) -> list[list[float]] | None:

@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -98,28 +99,28 @@ def caption_scene(model, processor, scene: Scene, ways: list[Way]) -> torch.Tens
     seconds += seconds_to_encode + seconds_in_encoder
     mask, clap = inputs["attention_mask"], inputs.get("clap_embedding")
     clip_seeds = [compute_clip_seed(prepared["input_values"][0])]
+    score = partial(score_sequences, model, encoder_outputs=BaseModelOutput(states), attention_mask=mask)
+    score = partial(score, decoding=model.find_decoding())
     written: dict[CandidateSearch, tuple] = {}
     for way in ways:
         if way.search is None:
             options = {"num_beams": way.num_beams, "attention_mask": mask}
             ids, taken = timed(model.generate, encoder_outputs=BaseModelOutput(states), **options)
             way.captions.append(processor.batch_decode(ids)[0])
-        else:
-            if way.search not in written:
-                written[way.search] = timed(write_candidates, model, processor, states, mask, way.search, clip_seeds)
-            candidates, taken = written[way.search]
-            caption, seconds_to_rank = timed(choose_caption, processor, candidates, clap, read_mixture(way.rerank))
-            taken += seconds_to_rank
-            way.captions.append(caption)
-        way.seconds.append(seconds + taken)
+            way.seconds.append(seconds + taken + timed(score, ids)[1])
+            continue
+        if way.search not in written:
+            ids, taken = timed(lambda way=way: generate_candidates(model, states, mask, way.search, clip_seeds)[0])
+            texts, seconds_to_decode = timed(processor.batch_decode, ids)
+            scores, seconds_to_score = timed(score, ids)
+            candidates, _ = gather_candidates(texts, scores.tolist())
+            written[way.search] = (candidates, taken + seconds_to_decode, seconds_to_score, timed(score, ids[:1])[1])
+        candidates, taken, of_all, of_one = written[way.search]
+        weights = read_mixture(way.rerank)
+        caption, seconds_to_rank = timed(choose_caption, processor, candidates, clap, weights)
+        way.captions.append(caption)
+        way.seconds.append(seconds + taken + seconds_to_rank + of_one + ("likelihood" in weights) * of_all)
     return clap
-
-
-def write_candidates(model, processor, states, mask, search: CandidateSearch, clip_seeds: list[int]) -> ClipCandidates:
-    """The different captions of one clip."""
-    ids = generate_candidates(model, states, mask, search, clip_seeds)[0]
-    scores = score_sequences(model, ids, BaseModelOutput(states), mask, model.find_decoding())
-    return gather_candidates(processor.batch_decode(ids), scores.tolist())[0]
 
 
 def choose_caption(processor, candidates: ClipCandidates, clap, weights: dict[str, float]) -> str:
