@@ -92,8 +92,13 @@ def find_options(args: argparse.Namespace, names: tuple[str, ...]) -> dict:
 
 def name_options(text: str) -> str:
     """A message of the pipeline with the names that its arguments have on the command line."""
-    names = "|".join((*WINDOW_OPTIONS, *RAW_OPTIONS, *CHOICE_OPTIONS, "num_beams", "num_return_sequences"))
-    return re.sub(rf"`({names})`(=?)", lambda found: f"--{found[1].replace('_', '-')}{' ' if found[2] else ''}", text)
+    names = "|".join((*WINDOW_OPTIONS, *RAW_OPTIONS, *CHOICE_OPTIONS))
+    shared = r"(?<=Got )`(?:num_beams|num_return_sequences)`"  # elsewhere fields of a file
+
+    def name_option(found: re.Match) -> str:
+        return f"--{found[1].strip('`').replace('_', '-')}{' ' if found[2] else ''}"
+
+    return re.sub(rf"(`(?:{names})`|{shared})(=?)", name_option, text)
 
 
 @contextlib.contextmanager

@@ -213,9 +213,8 @@ def _read_clips(args: argparse.Namespace) -> list[ScoredClip]:
     if args.compare:
         add_system(clips, read_predictions(args.compare, args.encoding), args.compare)
     for system, path in enumerate([args.predictions] + [args.compare] * bool(args.compare)):
-        num_empty = sum(
-            not (clip.captions[system] or "?").strip() for clip in clips if clip.captions[system] is not None
-        )
+        captions = [clip.captions[system] for clip in clips]
+        num_empty = sum(caption is not None and not caption.strip() for caption in captions)
         if num_empty:
             _note(f"{num_empty} captions of {path} are empty, and are scored as empty captions")
     return clips

@@ -199,4 +199,4 @@ def _describe(path: Path) -> str:
         return "a page of HTML, not a jar"
     if start.startswith(b"pk"):
         return f"not whole: a jar that was cut short or damaged ({size:,} bytes)"
-    return f"no jar ({size:,} bytes)"
+    return f"not a jar ({size:,} bytes)"

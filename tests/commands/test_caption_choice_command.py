@@ -57,7 +57,6 @@ def test_captions_of_too_little_confidence_are_left_out_and_not_tried_again(caps
         (("--rerank", "clap=a"), "expected a name, or names with weights such as clap=0.6,consensus=0.4"),
         (("--num-candidates", "1"), "--num-candidates 1; expected a whole number of at least 2"),
         (("--num-candidates", "4", "--num-beams", "4"), "--num-beams beside candidates"),
-        (("--seed", "4"), "--seed without candidates"),
         (("--min-confidence", "2"), "got '2'; expected a number from -1 to 1"),
     ],
 )

@@ -258,7 +258,7 @@ def test_a_table_from_before_recordings_were_cut_is_not_mixed_with_windows(capsy
     status, _, err = run(capsys, day, "--output", str(output), "--resume")
     assert status == 2 and "--chunk-length-s was 0.0 and is left to the model" in err[-1]
     assert run(capsys, day, "--output", str(output), "--resume", "--chunk-length-s", "0")[0] == 0
-    assert list(read_rows(output)[0]) == ["file_name", "caption", "score", "silent", "error"]
+    assert list(read_rows(output)[0]) == ["file_name", "caption", "score", "confidence", "silent", "error"]
 
 
 # Usage

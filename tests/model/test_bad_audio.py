@@ -194,7 +194,7 @@ BAD_SAMPLES = {
     "complex": (np.zeros(9, complex), RATE, "(9,)", "type complex128", "float32 or int16"),
     "complex tensor": (torch.zeros(9, dtype=torch.complex64), RATE, "(9,)", "type complex64", "float32 or int16"),
     "object": (np.array([None, 1.0]), RATE, "(2,)", "type object", "float32 or int16"),
-    "mixed list": ([0.1, [0.2, 0.3]], RATE, "list", "not an array of numbers", "float or int16"),
+    "mixed list": ([0.1, [0.2, 0.3]], RATE, "list", "sampling rate 0.1", "1000 to 384000"),
     "sparse tensor": (torch.zeros(9).to_sparse(), RATE, "(9,)", "no plain samples", "dense"),
     "None": (None, RATE, "NoneType", "not a kind of audio", "Pass a path, bytes"),
     "an int": (5, RATE, "int", "not a kind of audio", "Pass a path, bytes"),
