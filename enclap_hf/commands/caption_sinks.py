@@ -36,8 +36,10 @@ PRINTED_SCORE_DIGITS = 3
 
 
 class LineSink(contextlib.AbstractContextManager):
-    """Prints captions, with times for windows and scores where there are several; no failures, and no silent windows
-    but for a recording that has nothing else."""
+    """Prints captions, with times for windows and scores where there are several.
+
+    Failures are not printed here; nor are silent windows, unless a recording has nothing else.
+    """
 
     def __init__(self):
         self._heard: set[str] = set()  # long recordings with a caption or a failure

@@ -1,4 +1,4 @@
-"""Recordings as a stream: captions while the rest is read, batches that several share, and what goes wrong."""
+"""Recordings as a stream: captions while the rest is read, batches that they share, and what goes wrong on the way."""
 
 import io
 import itertools
