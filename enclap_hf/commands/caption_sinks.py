@@ -156,6 +156,7 @@ class RememberedSink(contextlib.AbstractContextManager):
         """Once all is captioned: write what waits for that, and the manifest with the counts."""
         self.plan.manifest.counts = counts
         write_manifest(self.target.base, self.plan.manifest)
+        self._states.close()  # Windows removes no open file
         remove_states(self.target.base)
 
     def _remember(self, path: str, state: RecordingState) -> None:
@@ -226,6 +227,7 @@ class DocumentSink(TableSink):
         names = [printable(name_in_output(path, self.target.path)) for path in self._paths]
         self._document.write(sort_rows(read_rows(self._document.journal), names))
         super().finish(counts)
+        self._file.close()
         if not counts["failed"]:
             remove_file(self._document.journal)
 

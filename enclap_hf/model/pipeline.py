@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -128,12 +128,11 @@ class AudioCaptioningPipeline(Pipeline):
     def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
         """Caption one recording or several; see the class."""
         with_chunks = {**self._postprocess_params, **self._sanitize_parameters(**kwargs)[2]}.get("return_timestamps")
-        streams = isinstance(inputs, Dataset) or is_stream(inputs)
-        recordings, is_batch = (inputs, True) if streams else as_audio_batch(inputs)
+        recordings, is_batch, comes_one_by_one = sort_inputs(inputs)
         pieces = self.stream_pieces(recordings, batch_size=batch_size, num_workers=num_workers, **kwargs)
         results = put_in_order((index, join_pieces(parts, bool(with_chunks))) for index, parts in group_pieces(pieces))
-        if streams:
-            return Results(results, len(inputs) if is_list(inputs) else None)
+        if comes_one_by_one:
+            return Results(results, len(inputs) if hasattr(inputs, "__len__") else None)
         results = list(results)
         return results if is_batch else results[0]
 
@@ -151,8 +150,7 @@ class AudioCaptioningPipeline(Pipeline):
             with all `captions`; or `error` in the place of the last ones. Rows of one recording come in order, of
             several as they are done. Closing the generator closes what it reads.
         """
-        streams = isinstance(inputs, Dataset) or is_stream(inputs)
-        recordings = inputs if streams else as_audio_batch(inputs)[0]
+        recordings, _, _ = sort_inputs(inputs)
         options = {"batch_size": batch_size, "num_workers": num_workers, "errors": "return", **kwargs}
         with contextlib.closing(self.stream_pieces(recordings, **options)) as pieces:
             for piece in pieces:
@@ -306,6 +304,15 @@ class AudioCaptioningPipeline(Pipeline):
     def push_to_hub(self, repo_id: str, **kwargs) -> str:
         """Upload what [`save_pretrained`] writes, see [`EnClapForConditionalGeneration.push_to_hub`]."""
         return self.model.push_to_hub(repo_id, processor=self.processor, **kwargs)
+
+
+def sort_inputs(inputs: Any) -> tuple[Iterable, bool, bool]:
+    """Recordings, whether there may be several, and whether their results are to come one by one."""
+    if isinstance(inputs, IterableDataset):  # which has the methods of a list, and refuses them
+        return iter(inputs), True, True
+    if isinstance(inputs, Dataset) or is_stream(inputs):
+        return inputs, True, True
+    return *as_audio_batch(inputs), False
 
 
 def is_worth_saying(plan: WindowPlan, piece: CaptionedPiece) -> bool:

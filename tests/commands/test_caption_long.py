@@ -203,6 +203,33 @@ def test_a_run_that_is_interrupted_goes_on_within_a_recording(
     assert status == 0 and "4 of 4 recordings are captioned already" in err[0]
 
 
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_segments_between_changes_go_on_too(capsys, day, tmp_path, captioner, monkeypatch, stop):
+    unbroken, output = tmp_path / "unbroken.csv", tmp_path / "captions.csv"
+    arguments = [day, "--segmentation", "changes", "--chunk-length-s", "2", "--batch-size", "1"]
+    assert run(capsys, *arguments, "--output", str(unbroken))[0] == 0
+    rows = read_rows(unbroken)
+    assert [row["silent"] for row in rows].count("true") == 1 and len(rows) >= 3
+    assert [row["end_s"] for row in rows[:-1]] == [row["start_s"] for row in rows[1:]]
+    forward, count = captioner.forward, []
+
+    def interrupt(batch, **options):
+        count.append(1)
+        if len(count) == stop:
+            raise KeyboardInterrupt
+        return forward(batch, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(captioner, "forward", interrupt)
+        assert run(capsys, *arguments, "--output", str(output))[0] == 130
+    before = read_rows(output)
+    assert len(before) < len(rows)
+    assert run(capsys, *arguments, "--output", str(output), "--resume")[0] == 0
+    assert_same_rows(read_rows(output), rows)
+    status, _, err = run(capsys, *arguments[:3], "fixed", "--output", str(output), "--resume")
+    assert status == 2 and "--segmentation was changes and is fixed" in err[-1]
+
+
 def read_all(path: Path) -> list[dict]:
     """Rows of any kind of table."""
     return json.loads(path.read_text()) if path.suffix == ".json" else read_rows(path)
