@@ -12,9 +12,9 @@ among those with segments between the shortest and the longest length, so a boun
 good, not at every stroke of a hammer. Nothing in front of a boundary takes part in what follows it: from any boundary
 on, the same segments come out.
 
-Silence of at least the shortest length is cut out by itself; sound between two silences that is shorter takes what it
-lacks from them. What stays the same for longer than the longest length is cut all the same; once captioned, neighbours
-that say the same are joined again by `caption_joining.py`.
+Silence of at least the shortest length is cut out by itself, as far as the lengths allow; sound between two silences
+that is shorter takes what it lacks from them. What stays the same for longer than the longest length is cut all the
+same; once captioned, neighbours that say the same are joined again by `caption_joining.py`.
 
 Source: the search is optimal partitioning, Jackson et al. 2005 (IEEE Signal Processing Letters 12), with lengths
 bounded on both sides.

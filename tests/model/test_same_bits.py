@@ -180,6 +180,7 @@ def pad_attention(monkeypatch):
 @pytest.mark.parametrize(
     "pad, stage",
     [(pad_encoder, "encoder states"), (pad_attention, "n-best: first logits")],
+    ids=["encoder", "attention"],
     ids=lambda value: str(value),
 )
 def test_padding_put_back_is_found_and_named(monkeypatch, pad, stage):
