@@ -9,7 +9,7 @@ import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class AudioPart:
     samples: np.ndarray
     sampling_rate: int
     name: str
+    # Known by this and not by its class: a repository's code may be loaded twice, for its processor and its pipeline.
+    is_audio_part: ClassVar[bool] = True
 
 
 def open_audio(
@@ -128,7 +130,7 @@ def open_source(
         buffers_streams: copy what cannot seek before it is decoded, so that it gives the bits that the file would.
         max_duration_s: no more than this from the start will be wanted, of which a decoder object is told.
     """
-    if isinstance(audio, AudioPart):
+    if getattr(audio, "is_audio_part", False) is True:
         start = lambda: ArrayDecoder(audio.samples.T, audio.sampling_rate)  # noqa: E731
         return AudioReader(start, audio.name, lambda: None, can_restart=True, was_heard=True)
     label = make_label(audio, name)

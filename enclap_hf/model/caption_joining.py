@@ -29,7 +29,7 @@ def join_equal_neighbours(pieces: Iterable[CaptionedPiece]) -> Iterator[Captione
 
     A joined segment has no longest length: it ends where another caption, a failure or the end of the recording comes,
     and is given out then. Its score and confidence are the means of theirs, each counted by its seconds; its wording is
-    that of whichever scored better when the two were joined. Of n-best, each rank has to say the same, and is joined so.
+    that of whichever scored better when the two were joined. Of n-best, each rank has to say the same.
 
     Args:
         pieces: of any number of recordings; those of one in order. Recordings that were not cut pass as they are.

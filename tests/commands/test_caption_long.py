@@ -206,10 +206,10 @@ def test_a_run_that_is_interrupted_goes_on_within_a_recording(
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_segments_between_changes_go_on_too(capsys, day, tmp_path, captioner, monkeypatch, stop):
     unbroken, output = tmp_path / "unbroken.csv", tmp_path / "captions.csv"
-    arguments = [day, "--segmentation", "changes", "--chunk-length-s", "2", "--batch-size", "1"]
+    arguments = [day, "--segmentation", "changes", "--chunk-length-s", "3", "--batch-size", "1"]
     assert run(capsys, *arguments, "--output", str(unbroken))[0] == 0
     rows = read_rows(unbroken)
-    assert [row["silent"] for row in rows].count("true") == 1 and len(rows) >= 3
+    assert len(rows) >= 3
     assert [row["end_s"] for row in rows[:-1]] == [row["start_s"] for row in rows[1:]]
     forward, count = captioner.forward, []
 
@@ -226,7 +226,7 @@ def test_segments_between_changes_go_on_too(capsys, day, tmp_path, captioner, mo
     assert len(before) < len(rows)
     assert run(capsys, *arguments, "--output", str(output), "--resume")[0] == 0
     assert_same_rows(read_rows(output), rows)
-    status, _, err = run(capsys, *arguments[:3], "fixed", "--output", str(output), "--resume")
+    status, _, err = run(capsys, *arguments[:2], "fixed", "--output", str(output), "--resume")
     assert status == 2 and "--segmentation was changes and is fixed" in err[-1]
 
 

@@ -31,7 +31,7 @@ def run_script(path: str, *arguments: str) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("recordings")
-    arguments = ("--output", str(folder), "--num-recordings", "1", "--duration-s", "30", "--first-seed", "3")
+    arguments = ("--output", str(folder), "--num-recordings", "1", "--duration-s", "30", "--first-seed", "5")
     run = run_script("make_long_scenes.py", *arguments)
     assert run.returncode == 0, run.stderr
     return folder

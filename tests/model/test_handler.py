@@ -411,7 +411,7 @@ def mixed_requests(expected: list[dict]) -> list[tuple]:
         requests.append((body, "audio/wav" if i % 3 == 0 else "application/json", 200, expected[clip]))
     bad = [
         (TEXT_AS_WAV, "audio/wav", "it is text, not audio"),
-        ({"inputs": "rain.wav"}, "application/json", "no base64"),
+        ({"inputs": "rain.wav"}, "application/json", "not base64"),
         ({"inputs": text_of(WAVS[0]), "parameters": {"num_beams": 99}}, "application/json", "from 1 to 16"),
         (b'{"inputs": ', "application/json", "Expecting value"),
         (WAVS[0], "image/png", "not supported"),

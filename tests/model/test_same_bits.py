@@ -43,6 +43,7 @@ def test_forty_clips_in_batches_of_every_size(processor, dtype):
 
 @pytest.mark.slow
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_forty_clips_on_an_accelerator(processor, dtype):
     device = torch.device("cuda")
@@ -181,7 +182,6 @@ def pad_attention(monkeypatch):
     "pad, stage",
     [(pad_encoder, "encoder states"), (pad_attention, "n-best: first logits")],
     ids=["encoder", "attention"],
-    ids=lambda value: str(value),
 )
 def test_padding_put_back_is_found_and_named(monkeypatch, pad, stage):
     pad(monkeypatch)
