@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -47,8 +47,8 @@ class AvDecoder:
         self._position = 0
         self._is_cut_ogg = self._states_frames = False
         if isinstance(file, FileView):
-            self._is_cut_ogg = file.read(4) == b"OggS" and is_ogg_cut(file, 0)
-            facts = inspect_stream(file)
+            self._is_cut_ogg = file.read(4) == b"OggS" and is_ogg_cut(cast(BinaryIO, file), 0)
+            facts = inspect_stream(cast(BinaryIO, file))
             self._states_frames = facts.kind == "mpeg" and not facts.is_open
             file.seek(0)
         # Titles in an old encoding must not stop the sound from being read.

@@ -94,10 +94,11 @@ def read_promised_share(sound: Any, file: BinaryIO) -> float:
     log = sound.extra_info
     stated = [int(count) for count in _LOGGED_FRAMES.findall(log)]
     if sound.format == "NIST":
-        found = re.search(rb"\bsample_count -i (\d+)", _read(file, 0, 1024))
-        stated += [int(found[1])] if found else []
+        count = re.search(rb"\bsample_count -i (\d+)", _read(file, 0, 1024))
+        stated += [int(count[1])] if count else []
     if sound.format == "VOC" and (found := re.search(r"Extended II : (\d+)", log)):
-        frame = sound.channels * int(re.search(r"bit width *: (\d+)|$", log)[1] or 8) // 8
+        width = re.search(r"bit width *: (\d+)", log)
+        frame = sound.channels * int(width[1] if width else 8) // 8
         stated.append((int(found[1]) - 12) // max(1, frame))
     shares = [count / sound.frames for count in stated]
     for sizes in _LOGGED_SIZES.finditer(log):
