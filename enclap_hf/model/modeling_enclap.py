@@ -6,7 +6,8 @@ What differs from BART:
   CLAP vector and the frames' mask, so that callers never count the extra 3 slots (`encoder_enclap.py`);
 * masked codec modelling: the model hides codes, and one linear head per codebook names them (`losses_enclap.py`);
 * the beams of a clip share its cross-attention (`generation_enclap.py`);
-* linear layers multiply with the faster of a CPU's two libraries (`onednn_linear.py`).
+* linear layers multiply with the faster of a CPU's two libraries (`onednn_linear.py`);
+* on a CPU a clip has the same bits alone and in any batch (`row_bits.py`).
 
 Layers, decoder, cache and search are those of transformers.
 """
@@ -25,9 +26,15 @@ from transformers.models.bart.modeling_bart import (
     shift_tokens_right,
 )
 
+from .clips_apart import BATCH_ARGUMENTS, check_seeds, generate_apart, keeps_all_rows
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .encoder_enclap import EnClapEncoder, build_slot_mask
-from .generation_enclap import SharedAudioGenerationMixin, SharedCrossAttention, broadcast_slot_mask
+from .generation_enclap import (
+    RowAttention,
+    SharedAudioGenerationMixin,
+    SharedCrossAttention,
+    broadcast_slot_mask,
+)
 from .input_checks import (
     check_decoder_rows,
     check_labels,
@@ -38,9 +45,10 @@ from .input_checks import (
 )
 from .losses_enclap import IGNORED_TARGET, masked_codec_loss, smoothed_caption_loss
 from .model_checks import load_checked
-from .onednn_linear import use_onednn
+from .onednn_linear import is_plain_inference, mark_rows, use_onednn
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
 
+LAYERS_OF_A_BLOCK = 10  # linear ones, of a decoder: two attentions of four each, and two of the feed-forward
 # Decoding of the published system; a repository's own generation_config.json replaces it.
 PUBLISHED_DECODING = {
     "num_beams": 4,
@@ -77,15 +85,12 @@ class EnClapModel(BartModel):
         self.encoder = EnClapEncoder(config)
         self.decoder = BartDecoder(config)
         for index, layer in enumerate(self.decoder.layers):
-            layer.encoder_attn = SharedCrossAttention(
-                config.d_model,
-                config.decoder_attention_heads,
-                dropout=config.attention_dropout,
-                is_decoder=True,
-                config=config,
-                layer_idx=index,
-            )
+            size = (config.d_model, config.decoder_attention_heads)
+            options = {"dropout": config.attention_dropout, "is_decoder": True, "config": config, "layer_idx": index}
+            layer.self_attn = RowAttention(*size, is_causal=True, **options)
+            layer.encoder_attn = SharedCrossAttention(*size, **options)
         use_onednn(self)
+        mark_rows(self.decoder)
         self.post_init()
 
     @classmethod
@@ -186,6 +191,7 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
             for _ in range(config.num_codebooks)  # none for features
         )
         use_onednn(self)
+        mark_rows(self.lm_head)
         self.post_init()
         self.generation_config._from_model_config = False  # it holds more than the configuration does
         self.generation_config.update(
@@ -356,15 +362,19 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
 
     @torch.no_grad()
-    def generate(self, inputs: torch.LongTensor | None = None, **kwargs):
+    def generate(self, inputs: torch.LongTensor | None = None, seed: int | list[int] | None = None, **kwargs):
         """Write captions: `GenerationMixin.generate` with `audio_codes`, `clap_embedding` and `attention_mask`.
 
         Pass `attention_mask` with every padded batch. `audio_features` or `inputs_embeds`, in place of `audio_codes`,
         and `encoder_outputs` are accepted too and are left as they were.
 
+        On a CPU a clip's captions and scores are the same bits alone and in any batch. Samples are, too, on every
+        device but for rounding, where they are drawn from a `seed`: a whole number, from which each clip draws by
+        itself, or a list of one for each clip. Without it they come from torch's own generator, in the batch's order.
+
         Raises:
-            ValueError: rows, frames or codes that do not fit, as in [`forward`]; or a prompt, `decoder_input_ids`, that
-                has not one row for each recording.
+            ValueError: rows, frames or codes that do not fit, as in [`forward`]; a prompt, `decoder_input_ids`, that
+                has not one row for each recording; or a `seed` that is no whole number, nor one for each.
         """
         kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
         given = kwargs.get("generation_config")
@@ -373,11 +383,13 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         if all(limit is None for limit in limits):
             kwargs["max_length"] = self._default_max_length()  # else transformers has a limit of its own
         check_prompt(inputs, kwargs)
+        is_apart = self.captions_apart(seed, kwargs)
         encoder_outputs = kwargs.get("encoder_outputs")
-        if encoder_outputs is None and inputs is None and kwargs.get("audio_codes") is None:
+        codes = kwargs.get("audio_codes") if inputs is None else inputs
+        if encoder_outputs is None and (codes is None or is_apart):
             frames, features = kwargs.pop("inputs_embeds", None), kwargs.pop("audio_features", None)
             encoder_outputs = self.model.encode(
-                None, kwargs.get("clap_embedding"), kwargs.get("attention_mask"), frames, features
+                codes, kwargs.get("clap_embedding"), kwargs.get("attention_mask"), frames, features
             )
         if encoder_outputs is not None:
             check_states(encoder_outputs[0], self.config.d_model)
@@ -385,7 +397,32 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
             kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoder_outputs[0])
             kwargs.pop("audio_codes", None)
             inputs = None
-        return super().generate(inputs, **kwargs)
+        if not is_apart:
+            return super().generate(inputs, **kwargs)
+        states = kwargs["encoder_outputs"][0]
+        slot_mask = build_slot_mask(kwargs.get("attention_mask"), len(states), states.shape[1] - NUM_EXTRA_SLOTS)
+        seeds = None if seed is None else check_seeds(seed, len(states))
+        return generate_apart(super().generate, states, slot_mask, seeds, self.config.pad_token_id, kwargs)
+
+    def captions_apart(self, seed: int | list[int] | None, arguments: dict) -> bool:
+        """Whether [`generate`] captions clip by clip: samples of a seed, and what would depend on a batch on a CPU."""
+        decoding = self.find_decoding(**arguments)
+        if any(arguments.get(name) is not None for name in BATCH_ARGUMENTS) or self.training:
+            return False
+        if decoding.output_attentions or decoding.output_hidden_states:
+            return False
+        if seed is not None and decoding.do_sample:
+            return True
+        if self.device.type != "cpu" or not is_plain_inference(self.final_logits_bias):
+            return False
+        return not (
+            self.config._attn_implementation == "sdpa"
+            and decoding.cache_implementation in (None, "dynamic")
+            and arguments.get("decoder_attention_mask") is None
+            and "forward" not in self.__dict__
+            and keeps_all_rows(self.model.decoder, LAYERS_OF_A_BLOCK * self.config.decoder_layers)
+            and keeps_all_rows(self.lm_head, 1)
+        )
 
 
 def encoder_only_output(encoder_outputs: BaseModelOutput) -> Seq2SeqModelOutput:
