@@ -90,9 +90,10 @@ def load_pipeline(args: argparse.Namespace, model: ModelIdentity):
 
 
 def load_encoders(processor) -> None:
-    """Load both encoders, so that damage is known before the first recording."""
-    for encoder in (processor.frame_encoder, processor.clap_encoder):
+    """Load the encoders, so that damage is known before the first recording."""
+    for encoder in (processor.frame_encoder, processor.clap_encoder, processor.clap_text_encoder):
         getattr(encoder, "model", None)
+    getattr(processor.clap_text_encoder, "tokenizer", None)
 
 
 def find_folder(model: str | None) -> str:

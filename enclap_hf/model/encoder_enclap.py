@@ -51,11 +51,7 @@ class CodeEmbedding(nn.ModuleList):
 
     def forward(self, audio_codes: torch.LongTensor) -> torch.FloatTensor:
         """(B, T, K) -> (B, T, D)."""
-        if audio_codes.dim() != 3 or audio_codes.shape[2] != len(self):
-            raise ValueError(
-                f"Got `audio_codes` of shape {tuple(audio_codes.shape)}; expected (B, T, K) with K = {len(self)} "
-                "codebooks. Make them with this model's processor."
-            )
+        self.check_shape(audio_codes)
         audio_codes = self.check_codes(audio_codes)
         if joins_code_tables(audio_codes):
             return self.embed_at_once(audio_codes)
@@ -63,6 +59,14 @@ class CodeEmbedding(nn.ModuleList):
         for k in range(1, len(self)):
             frames += self[k](audio_codes[:, :, k])
         return frames
+
+    def check_shape(self, audio_codes: torch.Tensor) -> None:
+        """Raise ValueError for codes of another shape than (B, T, K)."""
+        if audio_codes.dim() != 3 or audio_codes.shape[2] != len(self):
+            raise ValueError(
+                f"Got `audio_codes` of shape {tuple(audio_codes.shape)}; expected (B, T, K) with K = {len(self)} "
+                "codebooks. Make them with this model's processor."
+            )
 
     def check_codes(self, audio_codes: torch.LongTensor) -> torch.LongTensor:
         """Codes as integers that index; none that no codec of this size gives, for which longer tables have a row."""
@@ -97,13 +101,17 @@ class FeatureEmbedding(nn.Module):
 
     def forward(self, audio_features: torch.FloatTensor) -> torch.FloatTensor:
         """(B, T, F) -> (B, T, D)."""
+        self.check_shape(audio_features)
+        return self.layer_norm(self.projection(audio_features.to(self.layer_norm.weight.dtype)))
+
+    def check_shape(self, audio_features: torch.Tensor) -> None:
+        """Raise ValueError for features of another shape than (B, T, F)."""
         width = self.projection.in_features
         if audio_features.dim() != 3 or audio_features.shape[2] != width:
             raise ValueError(
                 f"Got `audio_features` of shape {tuple(audio_features.shape)}; expected (B, T, F) with F = {width}. "
                 "Make them with this model's processor."
             )
-        return self.layer_norm(self.projection(audio_features.to(self.layer_norm.weight.dtype)))
 
 
 class EnClapEncoder(BartEncoder):
@@ -161,6 +169,7 @@ class EnClapEncoder(BartEncoder):
     def encode_apart(self, recordings: tuple, clap_embedding, attention_mask, return_dict=None, **kwargs):
         """Encode each clip over its own length; zeros follow the shorter ones."""
         num_clips, num_frames = next(each.shape[:2] for each in recordings if each is not None)
+        self.check_recordings(*recordings)
         slot_mask = build_slot_mask(attention_mask, num_clips, num_frames)
         self.check_sizes(num_clips, num_frames, clap_embedding)
         outputs = []
@@ -180,6 +189,13 @@ class EnClapEncoder(BartEncoder):
         inputs_embeds: torch.FloatTensor | None,
     ) -> torch.FloatTensor:
         """Embed the one kind of frames that was passed: (B, T, D)."""
+        self.check_recordings(audio_codes, audio_features, inputs_embeds)
+        if inputs_embeds is not None:
+            return inputs_embeds
+        return self.embed_features(audio_features) if audio_codes is None else self.embed_encodec(audio_codes)
+
+    def check_recordings(self, audio_codes, audio_features, inputs_embeds) -> None:
+        """Raise ValueError unless one kind of frames was passed, one that this captioner reads, in its shape."""
         reads_codes = self.config.frame_kind == "codes"
         own, other = (audio_codes, audio_features) if reads_codes else (audio_features, audio_codes)
         if other is not None or (own is None) == (inputs_embeds is None):
@@ -188,14 +204,13 @@ class EnClapEncoder(BartEncoder):
                 f"Pass either {wanted}, as the processor returns them, or `inputs_embeds` (B, T, D); this captioner "
                 f"reads {self.config.frame_kind}."
             )
-        if own is None:
-            width = self.config.d_model
-            if inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != width:
-                raise ValueError(
-                    f"Got `inputs_embeds` of shape {tuple(inputs_embeds.shape)}; expected (B, T, D) with D = {width}."
-                )
-            return inputs_embeds
-        return self.embed_encodec(own) if reads_codes else self.embed_features(own)
+        width = self.config.d_model
+        if own is not None:
+            (self.embed_encodec if reads_codes else self.embed_features).check_shape(own)
+        elif inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != width:
+            raise ValueError(
+                f"Got `inputs_embeds` of shape {tuple(inputs_embeds.shape)}; expected (B, T, D) with D = {width}."
+            )
 
     def build_slots(
         self,

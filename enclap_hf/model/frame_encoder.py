@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 
-from .model_checks import CONFIGURATION, LOADING, load_checked, load_config
+from .config_checks import CONFIGURATION, load_config
+from .model_checks import LOADING, load_checked
 from .model_files import MODEL_FILES, read_json_object
 
 # Clips encoded together.
@@ -270,7 +271,7 @@ def fingerprint_unnamed(tensors: Iterable[torch.Tensor]) -> str:
 
 
 def save_settings(folder: str, settings: dict) -> None:
-    """Write the config.json of an encoder that is no model of transformers."""
+    """Write the config.json of an encoder that is not a model of transformers."""
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
         json.dump(settings, file, indent=2, sort_keys=True)

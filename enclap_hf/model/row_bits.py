@@ -128,7 +128,7 @@ def count_slots(mask: torch.Tensor | None, num_clips: int, num_slots: int) -> li
     if mask.dim() == 4:
         mask = mask[:, 0, 0]
         mask = mask if mask.dtype == torch.bool else mask == 0
-    return mask.sum(1).long().tolist()
+    return mask.long().sum(1).tolist()
 
 
 def find_runs(lengths: list[int]) -> list[tuple[int, int, int]]:

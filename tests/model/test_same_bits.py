@@ -43,7 +43,7 @@ def test_forty_clips_in_batches_of_every_size(processor, dtype):
 
 @pytest.mark.slow
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_forty_clips_on_an_accelerator(dtype):
     """Nothing is promised there; this names the stages that differ."""
@@ -197,7 +197,7 @@ def pad_attention(monkeypatch):
 @pytest.mark.parametrize(
     "pad, stage",
     [(pad_encoder, "encoder states"), (pad_attention, "n-best: first logits")],
-    ids=lambda value: str(value),
+    ids=["encoder", "attention"],
 )
 def test_padding_put_back_is_found_and_named(monkeypatch, pad, stage):
     pad(monkeypatch)
