@@ -24,7 +24,7 @@ from .row_bits import count_slots
 
 # Arguments of `generate` that have a row for each clip, beside the audio.
 ROW_ARGUMENTS = ("decoder_input_ids", "decoder_attention_mask", "decoder_inputs_embeds")
-# Those that belong to a batch as a whole.
+# Those that belong to a batch as a whole; of `custom_generate` not what can be asked for a clip's own (`take_clip`).
 BATCH_ARGUMENTS = ("past_key_values", "assistant_model", "custom_generate", "streamer")
 
 LAYERS_OF_A_BLOCK = 10  # linear ones, of a decoder: two attentions of four each, and two of the feed-forward
@@ -39,7 +39,8 @@ def captions_apart(model, decoding: GenerationConfig, seed: int | list[int] | No
         decoding: what it decodes with.
         seed, arguments: of `generate`.
     """
-    if model.training or any(arguments.get(name) is not None for name in BATCH_ARGUMENTS):
+    whole = [arguments.get(name) for name in BATCH_ARGUMENTS]
+    if model.training or any(value is not None and not hasattr(value, "take_clip") for value in whole):
         return False
     if decoding.output_attentions or decoding.output_hidden_states:  # which cannot be joined
         return False
@@ -84,6 +85,8 @@ def generate_apart(
         own = {name: arguments[name][i : i + 1] for name in ROW_ARGUMENTS if arguments.get(name) is not None}
         if arguments.get("prefix_allowed_tokens_fn") is not None:
             own["prefix_allowed_tokens_fn"] = lambda _, ids, i=i: arguments["prefix_allowed_tokens_fn"](i, ids)
+        if arguments.get("custom_generate") is not None:
+            own["custom_generate"] = arguments["custom_generate"].take_clip(i)
         own["encoder_outputs"] = BaseModelOutput(last_hidden_state=states[i : i + 1, :length].clone())
         with draw_from(None if seeds is None else seeds[i], states.device):
             outputs.append(generate(**{**arguments, **own, "attention_mask": None}))
