@@ -14,6 +14,7 @@ from enclap_hf.data.caption_clips import Clip
 from enclap_hf.data.feature_shards import FeatureSettings, prepare_features
 from enclap_hf.data.prepared_features import PreparedClips
 from enclap_hf.model.frame_encoder import pad_frames
+from enclap_hf.model.onednn_linear import use_onednn
 from endpoint_stand_in import load_handler
 
 captioner, load_once = caption_runs.captioner, caption_runs.load_once
@@ -46,6 +47,17 @@ def test_samples_of_a_seed(captioner):
     assert captioner(copy.deepcopy(CLIPS), batch_size=4, **options) == samples
     others = [captioner(clip, **{**options, "seed": 8}) for clip in copy.deepcopy(CLIPS)]
     assert others != samples
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_candidates(captioner, is_plain):
+    options = {"num_candidates": 4, "candidates": "sample", "silence_dbfs": None}
+    use_onednn(captioner.model, not is_plain)
+    try:
+        alone = [captioner(clip, **options) for clip in copy.deepcopy(CLIPS)]
+        assert captioner(copy.deepcopy(CLIPS), batch_size=4, **options) == alone
+    finally:
+        use_onednn(captioner.model)
 
 
 @pytest.mark.parametrize("seed", [[1, 2], "7", [1, 2, 3.5]])
