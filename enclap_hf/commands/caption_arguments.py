@@ -92,7 +92,10 @@ def add_window_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds that a window shares with its neighbours: one number, or left and right (default: 0)",
     )
     parser.add_argument(
-        "--segmentation", choices=SEGMENTATIONS, help="where windows begin: fixed, one every so many seconds (default)"
+        "--segmentation",
+        choices=SEGMENTATIONS,
+        help="where windows begin: fixed, one every so many seconds (default), or changes, where the sound changes; "
+        "--chunk-length-s is then the longest (default: 20, or less where the model holds less)",
     )
     parser.add_argument(
         "--raw-format", choices=tuple(RAW_FORMATS), help="recordings hold such samples, without a header"

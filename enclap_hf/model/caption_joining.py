@@ -28,8 +28,8 @@ def join_equal_neighbours(pieces: Iterable[CaptionedPiece]) -> Iterator[Captione
     """Join neighbouring segments of a recording whose captions say the same, or that are silent.
 
     A joined segment has no longest length: it ends where another caption, a failure or the end of the recording comes,
-    and is given out then. It has the caption that scored best, in all ranks of n-best, which are joined only where each
-    rank says the same; its score is the mean of theirs, each counted by its seconds.
+    and is given out then. Its score is the mean of theirs, each counted by its seconds; its wording is that of
+    whichever scored better when the two were joined. Of n-best, each rank has to say the same, and is joined so.
 
     Args:
         pieces: of any number of recordings; those of one in order. Recordings that were not cut pass as they are.

@@ -12,9 +12,9 @@ among those with segments between the shortest and the longest length, so a boun
 good, not at every stroke of a hammer. Nothing in front of a boundary takes part in what follows it: from any boundary
 on, the same segments come out.
 
-Silence of at least the shortest length is cut out by itself; sound between two silences that is shorter takes what it
-lacks from them. What stays the same for longer than the longest length is cut all the same; once captioned, neighbours
-that say the same are joined again by `caption_joining.py`.
+Silence of at least the shortest length is cut out by itself, as far as the lengths allow; sound between two silences
+that is shorter takes what it lacks from them. What stays the same for longer than the longest length is cut all the
+same; once captioned, neighbours that say the same are joined again by `caption_joining.py`.
 
 Source: the search is optimal partitioning, Jackson et al. 2005 (IEEE Signal Processing Letters 12), with lengths
 bounded on both sides.
@@ -33,11 +33,10 @@ import torch
 from .audio_arrays import average_channels
 from .audio_resampling import resample_audio
 from .log_mel import LogMel
-from .windows import Window
+from .windows import LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S, Window
 
-# Seconds of a frame. A vector of CLAP is of two frames, and heard from one before them to one behind them.
-FRAME_S = 0.25
-FRAMES_PER_VECTOR = 2
+# A vector of CLAP is of two frames, and heard from one before them to one behind them.
+FRAMES_PER_SECOND, FRAMES_PER_VECTOR = 4, 2
 # Bands of the log-mel shape, their highest edge in Hz, and what counts as nothing in one, dB of full scale.
 NUM_BANDS, HIGHEST_HZ, BAND_FLOOR_DB = 32, 8000.0, -100.0
 WINDOW_S = 0.032
@@ -45,7 +44,7 @@ WINDOW_S = 0.032
 DB_SCALE, CLAP_SCALE = 10.0, 3.0
 # What a boundary costs, in squared distance times seconds: with CLAP's vectors, and without.
 BOUNDARY_COST, BOUNDARY_COST_WITHOUT_CLAP = 5.0, 2.0
-# What each frame of a long silence costs in a segment with sound, or the other way round.
+# What each frame of a long silence costs in a segment with sound.
 MIXING_COST = 1e4
 
 Embed = Callable[[list[np.ndarray]], Any]
@@ -72,23 +71,22 @@ class ChangeSegments:
         sampling_rate: int,
         embed: Embed | None = None,
         *,
-        shortest_s: float = 1.0,
-        longest_s: float = 20.0,
+        shortest_s: float = SHORTEST_SEGMENT_S,
+        longest_s: float = LONGEST_SEGMENT_S,
         silence_dbfs: float | None = -70.0,
         boundary_cost: float | None = None,
     ):
         check_arguments(sampling_rate, shortest_s, longest_s, silence_dbfs, boundary_cost)
-        self._frame_length = max(1, round(FRAME_S * sampling_rate))
-        frame_s = self._frame_length / sampling_rate
-        self._shortest = max(1, math.ceil(shortest_s / frame_s - 1e-6))
-        self._longest = math.floor(longest_s / frame_s + 1e-6)
+        self._rate = int(sampling_rate)
+        self._shortest = math.ceil(shortest_s * FRAMES_PER_SECOND - 1e-6)
+        self._longest = math.floor(longest_s * FRAMES_PER_SECOND + 1e-6)
         if self._longest < 2 * self._shortest:
             raise ValueError(
                 f"Got `longest_s`={longest_s:g} with `shortest_s`={shortest_s:g}; expected at least twice the "
-                f"shortest, in steps of {frame_s:g} s."
+                f"shortest, in steps of {1 / FRAMES_PER_SECOND:g} s."
             )
         default = BOUNDARY_COST_WITHOUT_CLAP if embed is None else BOUNDARY_COST
-        self._boundary_cost = (default if boundary_cost is None else boundary_cost) / frame_s
+        self._boundary_cost = (default if boundary_cost is None else boundary_cost) * FRAMES_PER_SECOND
         self._embed, self._describe = embed, BandLevels(sampling_rate)
         self._silent_peak = 0.0 if silence_dbfs is None else 10 ** (silence_dbfs / 20)
         self._begin(0)
@@ -99,21 +97,22 @@ class ChangeSegments:
         Returns:
             the first sample to feed.
         """
-        self._begin(round(sample / self._frame_length))
-        return self._first_frame * self._frame_length
+        self._begin(round(sample * FRAMES_PER_SECOND / self._rate))
+        return self._find_place(self._first_frame)
 
     def feed(self, samples: np.ndarray) -> list[Window]:
         """Take the next samples (channels, num_samples); returns the segments that are decided by them."""
         decided, position = [], 0
         while position < samples.shape[1]:
-            taken = samples[:, position : position + self._frame_length - self._waiting_length]
+            missing = self._find_place(self._num_frames + 1) - self._received - self._waiting_length
+            taken = samples[:, position : position + missing]
             position += taken.shape[1]
             self._waiting.append(taken.copy())  # which keeps no block alive
             self._waiting_length += taken.shape[1]
-            if self._waiting_length == self._frame_length:
+            if taken.shape[1] == missing:
                 self._add_frame()
                 if self._num_undecided == self._longest + self._shortest:
-                    decided.append(self._take_segment(self._cut()[0]))
+                    decided.append(self._take_segment(self._cut()))
         return decided
 
     def finish(self) -> list[Window]:
@@ -124,14 +123,13 @@ class ChangeSegments:
         self._add_clips(is_end=True)
         decided = []
         while self._num_undecided > 0:
-            length = self._cut(is_end=True, has_part=has_part)[0]
-            decided.append(self._take_segment(length))
+            decided.append(self._take_segment(self._cut(is_end=True, has_part=has_part)))
         return decided
 
     @property
     def needed_from(self) -> int:
         """First sample that a segment may still hold."""
-        return self._start * self._frame_length
+        return self._find_place(self._start)
 
     # What is kept: of frames from `_start` on what was measured, and the samples of those that a clip still needs.
 
@@ -140,7 +138,7 @@ class ChangeSegments:
         self._start = start
         self._next_vector = start // FRAMES_PER_VECTOR
         self._first_frame = self._num_frames = max(0, self._next_vector * FRAMES_PER_VECTOR - 1)
-        self._received = self._first_frame * self._frame_length
+        self._received = self._find_place(self._first_frame)
         self._waiting, self._waiting_length = [], 0  # samples of the next frame
         self._recent: list[np.ndarray] = []  # the frames of the next clip, from the last one before its middle on
         self._levels: list[np.ndarray] = []
@@ -148,6 +146,10 @@ class ChangeSegments:
         self._clips: list[np.ndarray | None] = []
         self._vectors: list[np.ndarray] = []
         self._first_vector = self._next_vector
+
+    def _find_place(self, frame: int) -> int:
+        """First sample of a frame: multiplied and rounded half up, so that no error adds up."""
+        return (2 * frame * self._rate + FRAMES_PER_SECOND) // (2 * FRAMES_PER_SECOND)
 
     @property
     def _num_undecided(self) -> int:
@@ -198,7 +200,7 @@ class ChangeSegments:
 
     def _take_segment(self, length: int) -> Window:
         """Decide a segment of `length` frames and forget what was kept for it."""
-        start, end = self.needed_from, min((self._start + length) * self._frame_length, self._received)
+        start, end = self.needed_from, min(self._find_place(self._start + length), self._received)
         self._start += length
         del self._levels[:length], self._silent[:length]
         first_vector = self._start // FRAMES_PER_VECTOR
@@ -206,16 +208,18 @@ class ChangeSegments:
         self._first_vector = first_vector
         return Window(start, end, start, end)
 
-    def _cut(self, is_end: bool = False, has_part: bool = False) -> list[int]:
-        """Lengths in frames of the segments that the undecided frames are cut into."""
+    def _cut(self, is_end: bool = False, has_part: bool = False) -> int:
+        """Frames of the first of the segments that the undecided frames are cut into."""
         if self._clips:
             self._embed_clips()
         frames = self._join_features()
         if is_end and len(frames) <= self._shortest:
-            return [len(frames)]
+            return len(frames)
         apart = mark_long_runs(self._silent, self._shortest)
-        shortest_end = self._shortest + has_part if is_end else 1
-        return cut_frames(frames, apart, self._boundary_cost, self._shortest, self._longest, shortest_end)
+        # Of what may still go on, the last segment has any length; where it is the only one, it is cut at the longest.
+        last = (self._shortest + has_part, self._longest) if is_end else (1, len(frames))
+        lengths = cut_frames(frames, apart, self._boundary_cost, (self._shortest, self._longest), last)
+        return min(lengths[0], self._longest)
 
     def _join_features(self) -> np.ndarray:
         """What frames are compared by, float64 (frames, features)."""
@@ -279,16 +283,16 @@ def mark_long_runs(flags: list[bool], shortest: int) -> np.ndarray:
 
 
 def cut_frames(
-    frames: np.ndarray, apart: np.ndarray, boundary_cost: float, shortest: int, longest: int, shortest_end: int
+    frames: np.ndarray, apart: np.ndarray, boundary_cost: float, bounds: tuple[int, int], last_bounds: tuple[int, int]
 ) -> list[int]:
     """Cut a sequence at least cost.
 
     Args:
         frames: float64 (frames, features).
-        apart: bool (frames,); those that are True are not to be in a segment with those that are False.
+        apart: bool (frames,); those that are True belong in segments of their own.
         boundary_cost: of each boundary, in squared distance.
-        shortest, longest: frames of a segment.
-        shortest_end: of the last one, which may still go on.
+        bounds: the fewest and most frames of a segment.
+        last_bounds: of the last one.
     Returns:
         the lengths of the segments.
     """
@@ -299,13 +303,13 @@ def cut_frames(
     best, previous = np.full(num_frames + 1, np.inf), np.zeros(num_frames + 1, dtype=int)
     best[0] = -boundary_cost
     for end in range(1, num_frames + 1):
-        least = shortest_end if end == num_frames else shortest
-        starts = np.arange(max(0, end - longest), end - least + 1)
+        shortest, longest = last_bounds if end == num_frames else bounds
+        starts = np.arange(max(0, end - longest), end - shortest + 1)
         if not len(starts):
             continue
         lengths, marked = end - starts, counts[end] - counts[starts]
         spread = squares[end] - squares[starts] - ((sums[end] - sums[starts]) ** 2).sum(axis=1) / lengths
-        costs = best[starts] + spread + boundary_cost + MIXING_COST * np.minimum(marked, lengths - marked)
+        costs = best[starts] + spread + boundary_cost + MIXING_COST * np.where(marked < lengths, marked, 0)
         least_cost = int(costs.argmin())
         best[end], previous[end] = costs[least_cost], starts[least_cost]
     lengths, end = [], num_frames
@@ -317,8 +321,10 @@ def cut_frames(
 
 def check_arguments(sampling_rate, shortest_s, longest_s, silence_dbfs, boundary_cost) -> None:
     """Refuse what cannot be."""
-    if not is_number(sampling_rate) or sampling_rate != int(sampling_rate) or sampling_rate < 1:
-        raise ValueError(f"Got `sampling_rate`={sampling_rate!r}; expected a positive whole number of Hz.")
+    if not is_number(sampling_rate) or sampling_rate != int(sampling_rate) or sampling_rate < FRAMES_PER_SECOND:
+        raise ValueError(
+            f"Got `sampling_rate`={sampling_rate!r}; expected a whole number of Hz, {FRAMES_PER_SECOND} or more."
+        )
     for name, value in (("shortest_s", shortest_s), ("longest_s", longest_s)):
         if not is_number(value) or value <= 0:
             raise ValueError(f"Got `{name}`={value!r}; expected a positive number of seconds.")

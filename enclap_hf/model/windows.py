@@ -31,8 +31,8 @@ from .audio_errors import AudioLoadError
 
 # Length of a window where nothing else is said, or the model holds less.
 CHUNK_LENGTH_S = 10.0
-# Longest segment between two changes of the sound, likewise.
-LONGEST_SEGMENT_S = 20.0
+# Segments between two changes of the sound: the longest, likewise, and the shortest.
+LONGEST_SEGMENT_S, SHORTEST_SEGMENT_S = 20.0, 1.5
 # A last window with less than this of its own reaches back.
 SHORTEST_S = 1.0
 # Windows follow each other in steps of at least this.
@@ -112,10 +112,10 @@ def plan_windows(
         )
     usual_s = LONGEST_SEGMENT_S if follows_changes else CHUNK_LENGTH_S
     length_s = chunk_length_s or min(usual_s, heard_s or math.inf)
-    if follows_changes and length_s < 2 * SHORTEST_S:
+    if follows_changes and length_s < 2 * SHORTEST_SEGMENT_S:
         raise ValueError(
             f"Got `chunk_length_s`={length_s:g} with `segmentation`='changes', where it is the longest segment; "
-            f"expected at least {2 * SHORTEST_S:g} s."
+            f"expected at least {2 * SHORTEST_SEGMENT_S:g} s."
         )
     if heard_s is not None and length_s > heard_s + 1e-6:
         raise ValueError(

@@ -46,6 +46,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="captioner (default: the package's own)")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=8, help="segments at a time (default: %(default)s)")
+    parser.add_argument(
+        "--silence-dbfs",
+        type=float,
+        default=-55.0,
+        help="peak below which a stretch is silent; the recordings' own noise is below the default, %(default)s",
+    )
     parser.add_argument("--num-threads", type=int, default=1, help="of torch (default: %(default)s)")
     args = parser.parse_args()
     if not (args.recordings / "events.json").is_file():
@@ -173,7 +179,7 @@ def main() -> None:
     caption = pipeline("audio-captioning", model=args.model)
     scores = {}
     for way in args.ways:
-        captions = CountedCaptions(caption, WAYS[way], args.batch_size)
+        captions = CountedCaptions(caption, WAYS[way] | {"silence_dbfs": args.silence_dbfs}, args.batch_size)
         counts = []
         for row in tqdm(rows, desc=way, unit="recording", file=sys.stderr):
             chunks = captions(args.recordings / row["file_name"])

@@ -161,7 +161,7 @@ def test_long_recordings_are_cut_unasked_to_what_the_model_hears():
         ({"stride_length_s": 6}, "`stride_length_s` 6 and 6"),
         ({"chunk_length_s": 0, "stride_length_s": 1}, "cuts no windows"),
         ({"segmentation": "odd"}, "'fixed' or 'changes'"),
-        ({"segmentation": "changes", "chunk_length_s": 1.5}, "at least 2 s"),
+        ({"segmentation": "changes", "chunk_length_s": 2.5}, "at least 3 s"),
         ({"segmentation": "changes", "stride_length_s": 1}, "share nothing"),
     ],
 )
