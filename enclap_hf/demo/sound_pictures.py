@@ -150,7 +150,8 @@ def format_seconds(duration_s: float) -> str:
     """A duration as people say it."""
     if duration_s < 60:
         return f"{duration_s:.1f} s" if duration_s >= 1 else f"{duration_s * 1000:.0f} ms"
-    return f"{int(duration_s) // 60} min {int(duration_s) % 60} s"
+    minutes, seconds = divmod(int(duration_s), 60)
+    return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
 
 
 def pad_to_one_frame(samples: torch.Tensor, n_fft: int) -> torch.Tensor:

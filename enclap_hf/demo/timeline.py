@@ -60,15 +60,12 @@ def choose_hues(chunks: list[dict]) -> list[int]:
 
 
 def format_block(chunk: dict, hue: int, duration_s: float) -> str:
-    """A stretch on the time line, with its caption where there is room."""
+    """A stretch on the time line; it shows its caption where it is pointed at."""
     start_s, end_s = chunk["timestamp"]
     place = f"left:{100 * start_s / duration_s:.3f}%;width:{100 * (end_s - start_s) / duration_s:.3f}%"
     text = html.escape(SILENCE if chunk.get("silent") else chunk["text"], quote=True)
     kind = " enclap-silence" if chunk.get("silent") else ""
-    return (
-        f'<div class="enclap-block{kind}" style="{place};--hue:{hue}" title="{text}" {format_span(chunk)}>'
-        f"<span>{text}</span></div>"
-    )
+    return f'<div class="enclap-block{kind}" style="{place};--hue:{hue}" title="{text}" {format_span(chunk)}></div>'
 
 
 def format_cue(chunk: dict, hue: int) -> str:

@@ -295,9 +295,9 @@ def test_the_owner_of_a_page_may_name_another_model(repository, recording):
     from enclap_hf.demo.app import DemoPage
 
     page = DemoPage(choose_model=True)
-    captions, picture, notice = page.caption(recording, 2, 2, f" {repository} ")
+    captions, picture, notice, _ = page.caption(recording, 2, 2, f" {repository} ")
     assert repository in notice and "enclap-caption" in captions and "enclap-picture" in picture
-    captions, picture, notice = page.caption(recording, 2, 2, "nobody/nothing")
+    captions, picture, notice, _ = page.caption(recording, 2, 2, "nobody/nothing")
     assert "nobody/nothing" in captions and "\n" not in captions and picture == ""
     assert repository in notice, "the page keeps the model it has"
     assert "synthesised" in page.caption(recording, 1, 1, "")[2]
