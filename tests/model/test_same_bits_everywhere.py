@@ -23,7 +23,7 @@ CLIPS = make_clips(6, 4.0)
 
 @pytest.fixture(scope="module")
 def alone(captioner) -> list[dict]:
-    return [captioner(clip, silence_dbfs=None) for clip in copy.deepcopy(CLIPS)]
+    return [captioner(clip, silence_dbfs=None, chunk_length_s=0) for clip in copy.deepcopy(CLIPS)]
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def paths(tmp_path_factory) -> list[str]:
 @pytest.mark.parametrize("batch_size", [2, 6])
 def test_the_pipeline_in_batches_and_in_another_order(captioner, alone, batch_size):
     clips = copy.deepcopy(CLIPS)
-    assert captioner(clips, batch_size=batch_size, silence_dbfs=None) == alone
-    assert captioner(clips[::-1], batch_size=batch_size, silence_dbfs=None) == alone[::-1]
+    assert captioner(clips, batch_size=batch_size, silence_dbfs=None, chunk_length_s=0) == alone
+    assert captioner(clips[::-1], batch_size=batch_size, silence_dbfs=None, chunk_length_s=0) == alone[::-1]
 
 
 def test_samples_of_a_seed(captioner):
@@ -51,7 +51,7 @@ def test_samples_of_a_seed(captioner):
 
 @pytest.mark.parametrize("is_plain", [False, True])
 def test_candidates(captioner, is_plain):
-    options = {"num_candidates": 4, "candidates": "sample", "silence_dbfs": None}
+    options = {"num_candidates": 4, "candidates": "nucleus", "silence_dbfs": None}
     use_onednn(captioner.model, not is_plain)
     try:
         alone = [captioner(clip, **options) for clip in copy.deepcopy(CLIPS)]
@@ -70,7 +70,9 @@ def test_the_command(capsys, tmp_path, alone, paths):
     rows = {}
     for batch_size in ("1", "4"):
         output = tmp_path / f"{batch_size}.jsonl"
-        status, _, _ = caption_runs.run(capsys, *paths, "--batch-size", batch_size, "--output", str(output))
+        status, _, _ = caption_runs.run(
+            capsys, *paths, "--batch-size", batch_size, "--output", str(output), "--chunk-length-s", "0"
+        )
         assert status == 0
         lines = map(json.loads, output.read_text(encoding="utf-8").splitlines())
         rows[batch_size] = sorted(lines, key=lambda row: row["file_name"])
@@ -84,7 +86,7 @@ def test_the_endpoint(repository, alone, paths):
     handler = load_handler(repository)
     for path, result in zip(paths, alone, strict=True):
         with open(path, "rb") as file:
-            answer = handler({"inputs": file.read()})
+            answer = handler({"inputs": file.read(), "parameters": {"chunk_length_s": 0}})
         assert answer["text"] == (result["text"] if not answer.get("silent") else "")
 
 
