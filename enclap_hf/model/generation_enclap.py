@@ -129,7 +129,8 @@ def grows(cache) -> bool:
 def attends_plainly(layer: BartAttention, hidden_states: torch.Tensor) -> bool:
     """Whether each clip of a batch is to attend by itself, on a CPU."""
     is_own = layer.config._attn_implementation == "sdpa" and not layer.training
-    return is_own and hidden_states.dtype in ENOUGH_VALUES and is_plain_inference(hidden_states)
+    is_own = is_own and hidden_states.dtype in ENOUGH_VALUES and not torch.is_autocast_enabled("cpu")
+    return is_own and is_plain_inference(hidden_states)
 
 
 class SharedAudioGenerationMixin(GenerationMixin):

@@ -26,7 +26,7 @@ from transformers.models.bart.modeling_bart import (
     shift_tokens_right,
 )
 
-from .clips_apart import BATCH_ARGUMENTS, check_seeds, generate_apart, keeps_all_rows
+from .clips_apart import captions_apart, check_seeds, generate_apart
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .encoder_enclap import EnClapEncoder, build_slot_mask
 from .generation_enclap import (
@@ -45,10 +45,9 @@ from .input_checks import (
 )
 from .losses_enclap import IGNORED_TARGET, masked_codec_loss, smoothed_caption_loss
 from .model_checks import load_checked
-from .onednn_linear import is_plain_inference, mark_rows, use_onednn
+from .onednn_linear import mark_rows, use_onednn
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
 
-LAYERS_OF_A_BLOCK = 10  # linear ones, of a decoder: two attentions of four each, and two of the feed-forward
 # Decoding of the published system; a repository's own generation_config.json replaces it.
 PUBLISHED_DECODING = {
     "num_beams": 4,
@@ -383,7 +382,7 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         if all(limit is None for limit in limits):
             kwargs["max_length"] = self._default_max_length()  # else transformers has a limit of its own
         check_prompt(inputs, kwargs)
-        is_apart = self.captions_apart(seed, kwargs)
+        is_apart = captions_apart(self, self.find_decoding(**kwargs), seed, kwargs)
         encoder_outputs = kwargs.get("encoder_outputs")
         codes = kwargs.get("audio_codes") if inputs is None else inputs
         if encoder_outputs is None and (codes is None or is_apart):
@@ -403,26 +402,6 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         slot_mask = build_slot_mask(kwargs.get("attention_mask"), len(states), states.shape[1] - NUM_EXTRA_SLOTS)
         seeds = None if seed is None else check_seeds(seed, len(states))
         return generate_apart(super().generate, states, slot_mask, seeds, self.config.pad_token_id, kwargs)
-
-    def captions_apart(self, seed: int | list[int] | None, arguments: dict) -> bool:
-        """Whether [`generate`] captions clip by clip: samples of a seed, and what would depend on a batch on a CPU."""
-        decoding = self.find_decoding(**arguments)
-        if any(arguments.get(name) is not None for name in BATCH_ARGUMENTS) or self.training:
-            return False
-        if decoding.output_attentions or decoding.output_hidden_states:
-            return False
-        if seed is not None and decoding.do_sample:
-            return True
-        if self.device.type != "cpu" or not is_plain_inference(self.final_logits_bias):
-            return False
-        return not (
-            self.config._attn_implementation == "sdpa"
-            and decoding.cache_implementation in (None, "dynamic")
-            and arguments.get("decoder_attention_mask") is None
-            and "forward" not in self.__dict__
-            and keeps_all_rows(self.model.decoder, LAYERS_OF_A_BLOCK * self.config.decoder_layers)
-            and keeps_all_rows(self.lm_head, 1)
-        )
 
 
 def encoder_only_output(encoder_outputs: BaseModelOutput) -> Seq2SeqModelOutput:
