@@ -9,9 +9,23 @@ all beams of a clip hold the same there. Here they attend to one copy together:
 The same holds for sampling with `num_return_sequences`. Search, scores and stopping stay those of transformers.
 """
 
+import copy
+
 import torch
-from transformers import EncoderDecoderCache, GenerationMixin
+from transformers import EncoderDecoderCache, GenerationConfig, GenerationMixin
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.bart.modeling_bart import BartAttention
+
+from .input_checks import check_prompt, check_states
+
+# Decoding of the published system; a repository's own generation_config.json replaces it.
+PUBLISHED_DECODING = {
+    "num_beams": 4,
+    "max_length": 50,
+    "no_repeat_ngram_size": 3,
+    "early_stopping": True,
+    "length_penalty": 1.0,
+}
 
 # Arguments of `generate` that belong to the clip and not to a beam.
 PER_CLIP_ARGUMENTS = (
@@ -73,6 +87,59 @@ class SharedCrossAttention(BartAttention):
 
 class SharedAudioGenerationMixin(GenerationMixin):
     """Generation in which the beams of a clip share what the encoder said about it."""
+
+    @torch.no_grad()
+    def generate(self, inputs: torch.LongTensor | None = None, **kwargs):
+        """Write captions: `GenerationMixin.generate` with `audio_codes`, `clap_embedding` and `attention_mask`.
+
+        Pass `attention_mask` with every padded batch. `audio_features` or `inputs_embeds`, in place of `audio_codes`,
+        and `encoder_outputs` are accepted too and are left as they were.
+
+        Raises:
+            ValueError: rows, frames or codes that do not fit, as in [`forward`]; or a prompt, `decoder_input_ids`, that
+                has not one row for each recording.
+        """
+        kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
+        given = kwargs.get("generation_config")
+        limits = [kwargs.get("max_length"), kwargs.get("max_new_tokens"), self.generation_config.max_new_tokens]
+        limits += [] if given is None else [given.max_length, given.max_new_tokens]
+        if all(limit is None for limit in limits):
+            kwargs["max_length"] = self._default_max_length()  # else transformers has a limit of its own
+        check_prompt(inputs, kwargs)
+        encoder_outputs = kwargs.get("encoder_outputs")
+        if encoder_outputs is None and inputs is None and kwargs.get("audio_codes") is None:
+            frames, features = kwargs.pop("inputs_embeds", None), kwargs.pop("audio_features", None)
+            encoder_outputs = self.get_encoder()(
+                clap_embedding=kwargs.get("clap_embedding"),
+                attention_mask=kwargs.get("attention_mask"),
+                inputs_embeds=frames,
+                audio_features=features,
+            )
+        if encoder_outputs is not None:
+            check_states(encoder_outputs[0], self.config.d_model)
+            # Where beams share nothing, transformers repeats the outputs in place, so it gets a shell of its own.
+            kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoder_outputs[0])
+            kwargs.pop("audio_codes", None)
+            inputs = None
+        return super().generate(inputs, **kwargs)
+
+    def _default_max_length(self) -> int:
+        """The model's own limit, or the published one where its generation_config.json has none."""
+        return self.generation_config.max_length or PUBLISHED_DECODING["max_length"]
+
+    def find_decoding(self, generation_config: GenerationConfig | None = None, **kwargs) -> GenerationConfig:
+        """What [`generate`] decodes with, given these arguments: the forced tokens and the limit among it."""
+        decoding = copy.deepcopy(self.generation_config if generation_config is None else generation_config)
+        decoding.update(**{name: value for name, value in kwargs.items() if hasattr(decoding, name)})
+        # As `generate` fills a configuration up, in which new tokens count before the length.
+        for name in ("forced_bos_token_id", "forced_eos_token_id", "eos_token_id", "max_length", "max_new_tokens"):
+            if getattr(decoding, name) is None:
+                setattr(decoding, name, getattr(self.generation_config, name))
+        prompt = kwargs.get("decoder_input_ids")
+        if decoding.max_new_tokens is not None:
+            decoding.max_length = decoding.max_new_tokens + (1 if prompt is None else prompt.shape[1])
+        decoding.max_length = decoding.max_length or self._default_max_length()
+        return decoding
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs):
         if expand_size == 1 or self.config._attn_implementation not in SHARING_ATTENTIONS:

@@ -11,13 +11,12 @@ What differs from BART:
 Layers, decoder, cache and search are those of transformers.
 """
 
-import copy
 import os
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import BartForConditionalGeneration, BartModel, BartPreTrainedModel, GenerationConfig
+from transformers import BartForConditionalGeneration, BartModel, BartPreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.models.bart.modeling_bart import (
     BartDecoder,
@@ -27,12 +26,16 @@ from transformers.models.bart.modeling_bart import (
 
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .encoder_enclap import EnClapEncoder, build_slot_mask
-from .generation_enclap import SharedAudioGenerationMixin, SharedCrossAttention, broadcast_slot_mask
+from .generation_enclap import (
+    PUBLISHED_DECODING,
+    SharedAudioGenerationMixin,
+    SharedCrossAttention,
+    broadcast_slot_mask,
+)
 from .input_checks import (
     check_decoder_rows,
     check_labels,
     check_labels_were_kept,
-    check_prompt,
     check_states,
     check_targets,
 )
@@ -40,15 +43,6 @@ from .losses_enclap import IGNORED_TARGET, masked_codec_loss, smoothed_caption_l
 from .model_checks import load_checked
 from .onednn_linear import use_onednn
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
-
-# Decoding of the published system; a repository's own generation_config.json replaces it.
-PUBLISHED_DECODING = {
-    "num_beams": 4,
-    "max_length": 50,
-    "no_repeat_ngram_size": 3,
-    "early_stopping": True,
-    "length_penalty": 1.0,
-}
 
 
 @dataclass
@@ -193,12 +187,22 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         )
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, backend: str = "torch", **kwargs):
         """Load as every model of transformers, but refuse damaged files, and weights that are missing or not finite.
 
+        Args:
+            backend: "torch", or "onnx" for the graphs that `enclap export` wrote into the repository, see
+                [`~onnx_captioner.OnnxCaptioner.from_pretrained`].
         Raises:
             ModelFileError: one line that names the file and the fault.
+            ValueError: another backend.
         """
+        if backend == "onnx":
+            from .onnx_captioner import OnnxCaptioner
+
+            return OnnxCaptioner.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if backend != "torch":
+            raise ValueError(f'Got `backend`={backend!r}; expected "torch" or "onnx".')
         return load_checked(super().from_pretrained, cls, pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
@@ -297,24 +301,6 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         )
         return result if wants_dict(self.config, return_dict) else result.to_tuple()
 
-    def _default_max_length(self) -> int:
-        """The model's own limit, or the published one where its generation_config.json has none."""
-        return self.generation_config.max_length or PUBLISHED_DECODING["max_length"]
-
-    def find_decoding(self, generation_config: GenerationConfig | None = None, **kwargs) -> GenerationConfig:
-        """What [`generate`] decodes with, given these arguments: the forced tokens and the limit among it."""
-        decoding = copy.deepcopy(self.generation_config if generation_config is None else generation_config)
-        decoding.update(**{name: value for name, value in kwargs.items() if hasattr(decoding, name)})
-        # As `generate` fills a configuration up, in which new tokens count before the length.
-        for name in ("forced_bos_token_id", "forced_eos_token_id", "eos_token_id", "max_length", "max_new_tokens"):
-            if getattr(decoding, name) is None:
-                setattr(decoding, name, getattr(self.generation_config, name))
-        prompt = kwargs.get("decoder_input_ids")
-        if decoding.max_new_tokens is not None:
-            decoding.max_length = decoding.max_new_tokens + (1 if prompt is None else prompt.shape[1])
-        decoding.max_length = decoding.max_length or self._default_max_length()
-        return decoding
-
     def wants_mcm(self, use_mcm: bool | None, audio_codes, mcm_targets: torch.Tensor, has_labels: bool) -> bool:
         """Whether a batch with targets of masked codec modelling is to compute it, see `use_mcm` of [`forward`]."""
         if use_mcm is not None:
@@ -354,38 +340,6 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
         """Shift labels (B, S) one to the right, starting with `decoder_start_token_id`."""
         return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
-
-    @torch.no_grad()
-    def generate(self, inputs: torch.LongTensor | None = None, **kwargs):
-        """Write captions: `GenerationMixin.generate` with `audio_codes`, `clap_embedding` and `attention_mask`.
-
-        Pass `attention_mask` with every padded batch. `audio_features` or `inputs_embeds`, in place of `audio_codes`,
-        and `encoder_outputs` are accepted too and are left as they were.
-
-        Raises:
-            ValueError: rows, frames or codes that do not fit, as in [`forward`]; or a prompt, `decoder_input_ids`, that
-                has not one row for each recording.
-        """
-        kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
-        given = kwargs.get("generation_config")
-        limits = [kwargs.get("max_length"), kwargs.get("max_new_tokens"), self.generation_config.max_new_tokens]
-        limits += [] if given is None else [given.max_length, given.max_new_tokens]
-        if all(limit is None for limit in limits):
-            kwargs["max_length"] = self._default_max_length()  # else transformers has a limit of its own
-        check_prompt(inputs, kwargs)
-        encoder_outputs = kwargs.get("encoder_outputs")
-        if encoder_outputs is None and inputs is None and kwargs.get("audio_codes") is None:
-            frames, features = kwargs.pop("inputs_embeds", None), kwargs.pop("audio_features", None)
-            encoder_outputs = self.model.encode(
-                None, kwargs.get("clap_embedding"), kwargs.get("attention_mask"), frames, features
-            )
-        if encoder_outputs is not None:
-            check_states(encoder_outputs[0], self.config.d_model)
-            # Where beams share nothing, transformers repeats the outputs in place, so it gets a shell of its own.
-            kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoder_outputs[0])
-            kwargs.pop("audio_codes", None)
-            inputs = None
-        return super().generate(inputs, **kwargs)
 
 
 def encoder_only_output(encoder_outputs: BaseModelOutput) -> Seq2SeqModelOutput:
