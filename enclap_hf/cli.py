@@ -1,4 +1,4 @@
-"""The `enclap` command: captioning, scoring, sound scenes, converting, pushing and the demo."""
+"""The `enclap` command: captioning, scoring, sound scenes, converting, exporting, pushing and the demo."""
 
 import argparse
 import sys
@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_score_command(commands)
     add_scenes_command(commands)
     add_convert_command(commands)
+    add_export_command(commands)
     add_push_command(commands)
     add_demo_command(commands)
     return parser
@@ -83,6 +84,21 @@ def add_convert_command(commands) -> None:
     )
     convert.add_convert_arguments(parser)
     parser.set_defaults(run=convert.run_convert, describe_interruption=convert.describe_interruption)
+
+
+def add_export_command(commands) -> None:
+    """`enclap export`."""
+    from .commands import export
+
+    parser = commands.add_parser(
+        "export",
+        help="write ONNX graphs beside a model's weights",
+        description=export.DESCRIPTION,
+        epilog=export.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    export.add_export_arguments(parser)
+    parser.set_defaults(run=export.run_export, describe_interruption=export.describe_interruption)
 
 
 def add_push_command(commands) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from .argument_types import decibels_or_none, positive_int, whole_number
+from .argument_types import add_backend_argument, decibels_or_none, positive_int, whole_number
 from .terminal_text import add_quiet_argument
 
 EXAMPLES = """examples:
@@ -54,6 +54,7 @@ def add_caption_arguments(parser: argparse.ArgumentParser) -> None:
         f"every recording (default: {SILENCE_DBFS:g})",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    add_backend_argument(parser)
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="the captioner's number type")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that a Hub repository brings")
     add_quiet_argument(parser)

@@ -22,7 +22,7 @@ from .captioner_loading import ModelIdentity
 
 FORMAT = 1
 # What a setting does that is left out, where that is not "none".
-LEFT_OUT = {"num_beams": "left to the model", "max_new_tokens": "left to the model", "dtype": "left to the model"}
+LEFT_OUT = {**dict.fromkeys(("num_beams", "max_new_tokens", "dtype"), "left to the model"), "backend": "torch"}
 PACKAGES = ("transformers", "torch")
 
 
@@ -238,4 +238,6 @@ def begin_manifest(args, model: ModelIdentity) -> Manifest:
         "silence_dbfs": args.silence_dbfs,
         "escape_formulas": args.escape_formulas,
     }
+    if args.backend != "torch":
+        settings["backend"] = args.backend
     return Manifest(asdict(model), settings)

@@ -132,6 +132,7 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         device: str | torch.device = "cpu",
         frame_encoder: FrameEncoder | None = None,
         with_clap: bool = True,
+        with_windows: bool = True,
         **kwargs,
     ) -> BatchFeature:
         """Prepare one recording or a list of them.
@@ -144,12 +145,14 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             device: where the log-mel windows are computed, and stay.
             frame_encoder: what the samples are for; None prepares mono waveforms of this extractor's own rate.
             with_clap: False leaves CLAP's windows out.
+            with_windows: False leaves CLAP's samples as they are, for an encoder that makes the windows itself.
             kwargs: `return_tensors`, which can only be "pt".
         Returns:
             `input_values`: list of float32 samples at the frame encoder's rate, (num_samples,) or for encoders of
             several channels (channels, num_samples);
             `input_features`: float32 (B, windows, mel frames, mel bins), log-mel in dB;
             `is_longer`: bool (B, 1), True where the three extra windows hold parts of a longer clip;
+            `clap_values`: in the place of both, list of float32 samples at CLAP's rate, without windows;
             `peak`: float32 (B,), the highest absolute sample of what an encoder hears, full scale at 1.
         Raises:
             AudioLoadError: a recording that cannot be read; the message names it.
@@ -162,7 +165,7 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             raise ValueError("Got an empty list of recordings; pass at least one.")
         encoder = self.default_encoder if frame_encoder is None else frame_encoder
         reads_mono = getattr(encoder, "num_channels", None) == 1
-        waveforms, features, is_longer, peaks = [], [], [], []
+        waveforms, features, is_longer, peaks, clap_waveforms = [], [], [], [], []
         for clip in clips:
             loaded = load_audio(clip, sampling_rate, mono=reads_mono)
             channels = loaded.samples[None] if reads_mono else loaded.samples  # (channels, num_samples)
@@ -170,12 +173,17 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             peaks.append(max(float(channels.max()), -float(channels.min())))
             if with_clap:
                 mono = loaded.samples if reads_mono else average_channels(channels.T)
-                mono = resample_audio(mono, loaded.sampling_rate, self.clap_sampling_rate)
-                windows, longer = self.prepare_clap_windows(torch.from_numpy(mono).to(device), rng)
+                mono = torch.from_numpy(resample_audio(mono, loaded.sampling_rate, self.clap_sampling_rate))
+                if not with_windows:
+                    clap_waveforms.append(mono)
+                    continue
+                windows, longer = self.prepare_clap_windows(mono.to(device), rng)
                 features.append(windows)
                 is_longer.append([longer])
         prepared = {"input_values": waveforms, "peak": torch.tensor(peaks)}
-        if with_clap:
+        if clap_waveforms:
+            prepared["clap_values"] = clap_waveforms
+        elif with_clap:
             prepared.update(input_features=torch.stack(features), is_longer=torch.tensor(is_longer))
         return BatchFeature(prepared)
 

@@ -14,6 +14,7 @@ Samples are fractions of full scale, or whole numbers of 16 bits. `parameters` b
 The answer is the pipeline's: {"text"}, or with `num_return_sequences` a list of {"text", "score"}, best first.
 
 Limits, from the environment: ENCLAP_MAX_BYTES of a file (25000000), ENCLAP_MAX_DURATION_S of a recording (120).
+ENCLAP_BACKEND is "torch", "onnx" or "onnx-int8": what computes.
 """
 
 import base64
@@ -82,9 +83,11 @@ class EndpointHandler:
         if os.environ.get("ENCLAP_ALLOW_URLS"):
             logger.warning("ENCLAP_ALLOW_URLS has no effect: nothing is downloaded here; callers send the file itself.")
         folder = path or os.path.dirname(os.path.abspath(__file__))
-        self.captioner = pipeline("audio-captioning", model=folder, dtype="auto", trust_remote_code=True)
+        backend = {"backend": os.environ.get("ENCLAP_BACKEND") or "torch"}
+        options = {"dtype": "auto", "trust_remote_code": True, "model_kwargs": backend}
+        self.captioner = pipeline("audio-captioning", model=folder, **options)
         # Loaded here: `from_pretrained` sets the process's default dtype, which no other thread's request may meet.
-        self.captioner.processor.codec, self.captioner.processor.clap  # noqa: B018
+        self.captioner.processor.load_encoders()
         # The module beside the pipeline's own, which is the package's where that is installed, else the repository's.
         package = type(self.captioner).__module__.rpartition(".")[0]
         self._audio_loading = importlib.import_module(f"{package}.audio_loading")

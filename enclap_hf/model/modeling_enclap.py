@@ -191,18 +191,19 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         """Load as every model of transformers, but refuse damaged files, and weights that are missing or not finite.
 
         Args:
-            backend: "torch", or "onnx" for the graphs that `enclap export` wrote into the repository, see
-                [`~onnx_captioner.OnnxCaptioner.from_pretrained`].
+            backend: "torch"; "onnx" for the graphs that `enclap export` wrote into the repository, see
+                [`~onnx_captioner.OnnxCaptioner.from_pretrained`]; or "onnx-int8", as "onnx" with `file_name="int8"`.
         Raises:
             ModelFileError: one line that names the file and the fault.
             ValueError: another backend.
         """
-        if backend == "onnx":
+        if backend in ("onnx", "onnx-int8"):
             from .onnx_captioner import OnnxCaptioner
 
-            return OnnxCaptioner.from_pretrained(pretrained_model_name_or_path, **kwargs)
+            graphs = {"file_name": "int8"} if backend == "onnx-int8" else {}
+            return OnnxCaptioner.from_pretrained(pretrained_model_name_or_path, **{**graphs, **kwargs})
         if backend != "torch":
-            raise ValueError(f'Got `backend`={backend!r}; expected "torch" or "onnx".')
+            raise ValueError(f'Got `backend`={backend!r}; expected "torch", "onnx" or "onnx-int8".')
         return load_checked(super().from_pretrained, cls, pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod

@@ -13,98 +13,23 @@ import os
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import BartPreTrainedModel, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .generation_enclap import SharedAudioGenerationMixin
-from .input_checks import check_decoder_rows, check_mask, check_range, check_states
+from .input_checks import check_decoder_rows, check_states
 from .model_checks import ACCESS_ARGUMENTS, check_captioner_fields, check_generation_file, find_file
 from .model_files import file_error, read_json_object
-from .onnx_files import EXPORT_AGAIN, FILES, FOLDER, find_graph, find_suffix, name_cache
+from .onnx_encoder import OnnxEncoder, measure_clips
+from .onnx_files import EXPORT_AGAIN, copy_weights, find_graph, find_suffix
+from .onnx_front_end import OnnxFrontEnd
+from .onnx_names import FILES, FOLDER, name_cache
 from .onnx_sessions import GraphSession, choose_providers, import_onnxruntime
+from .repository import add_remote_code, push_parts
 
 # Slots of a batch of clips are a multiple of this: sums run over so many at a time.
 SLOT_STEP = 64
-
-
-class OnnxEncoder(nn.Module):
-    """The encoder's graph, as `model.get_encoder()` is called.
-
-    Args:
-        graph: its session.
-        config: of the captioner.
-    """
-
-    main_input_name = "audio_codes"
-
-    def __init__(self, graph: GraphSession, config: EnClapConfig):
-        super().__init__()
-        self.graph, self.config = graph, config
-
-    def forward(
-        self,
-        audio_codes: torch.LongTensor | None = None,
-        clap_embedding: torch.FloatTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        audio_features: torch.FloatTensor | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        **kwargs,
-    ) -> BaseModelOutput:
-        """Encode each clip as it is alone; arguments and result are those of [`EnClapEncoder.forward`].
-
-        Raises:
-            ValueError: embedded frames, which the graph does not take, or shapes and codes that do not fit.
-        """
-        name = "audio_codes" if self.config.frame_kind == "codes" else "audio_features"
-        frames = self.check_frames(audio_codes, audio_features, inputs_embeds)
-        clap = self.check_clap(clap_embedding, len(frames))
-        lengths = measure_clips(attention_mask, frames.shape[0], frames.shape[1])
-        states = frames.new_zeros(
-            len(frames), frames.shape[1] + NUM_EXTRA_SLOTS, self.config.d_model, dtype=torch.float
-        )
-        for row, length in enumerate(lengths):
-            feeds = {name: frames[row : row + 1, :length]}
-            if clap is not None:
-                feeds["clap_embedding"] = clap[row : row + 1]
-            encoded = self.graph.run_tensors(feeds, ["last_hidden_state"])[0]
-            states[row, : length + NUM_EXTRA_SLOTS] = encoded[0].to(states.device)
-        return BaseModelOutput(last_hidden_state=states)
-
-    def check_frames(self, audio_codes, audio_features, inputs_embeds) -> torch.Tensor:
-        """The one kind of frames that this captioner reads: (B, T, K) int64 or (B, T, F) float32."""
-        reads_codes, config = self.config.frame_kind == "codes", self.config
-        own, other = (audio_codes, audio_features) if reads_codes else (audio_features, audio_codes)
-        name, width = ("audio_codes", config.num_codebooks) if reads_codes else ("audio_features", config.frame_dim)
-        if own is None or other is not None or inputs_embeds is not None:
-            raise ValueError(
-                f"Pass `{name}` as the processor returns them: the ONNX graph of this captioner reads these."
-            )
-        if own.dim() != 3 or own.shape[2] != width or not 1 <= own.shape[1] <= config.max_codec_frames:
-            raise ValueError(
-                f"Got `{name}` of shape {tuple(own.shape)}; expected (B, T, {width}) with T from 1 to "
-                f"{config.max_codec_frames}."
-            )
-        if not reads_codes:
-            return own.float()
-        check_range(own, 0, config.codec_mask_token_id, "`audio_codes`", "the last of which marks hidden ones")
-        return own.long()
-
-    def check_clap(self, clap_embedding: torch.Tensor | None, num_clips: int) -> torch.Tensor | None:
-        """CLAP vectors (B, C), zeros where none are passed; None for a captioner that reads none."""
-        width = self.config.clap_dim
-        if not width:
-            if clap_embedding is not None:
-                raise ValueError("Got `clap_embedding`, and this captioner reads none (`clap_dim` 0); leave it out.")
-            return None
-        if clap_embedding is None:
-            return torch.zeros(num_clips, width)
-        if tuple(clap_embedding.shape) != (num_clips, width):
-            raise ValueError(
-                f"Got `clap_embedding` of shape {tuple(clap_embedding.shape)}; expected (B, C) = {(num_clips, width)}."
-            )
-        return clap_embedding.float()
 
 
 class StepCache:
@@ -157,6 +82,8 @@ class OnnxCaptioner(SharedAudioGenerationMixin, BartPreTrainedModel):
         chosen, folder = choose_providers(self._device, providers), os.path.dirname(os.path.dirname(graphs["decoder"]))
         self.graphs = {part: GraphSession(path, config, folder, num_threads, chosen) for part, path in graphs.items()}
         self.encoder = OnnxEncoder(self.graphs["encoder"], config)
+        # What a processor encodes recordings with, see [`EnClapProcessor.use_front_end`]; None where it needs torch.
+        self.front_end = OnnxFrontEnd(self.graphs["front_end"]) if "front_end" in self.graphs else None
 
     @classmethod
     def from_pretrained(
@@ -236,6 +163,27 @@ class OnnxCaptioner(SharedAudioGenerationMixin, BartPreTrainedModel):
         """Free the memory of all graphs; the next use reads them again."""
         for graph in self.graphs.values():
             graph.close()
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
+        """Write the repository's model, its weights and all of its graphs, with the code that loads them.
+
+        Args:
+            save_directory: made when missing.
+            push_to_hub: whether to upload it, too, see [`push_to_hub`].
+            kwargs: `repo_id`, `token` and `private` of that.
+        """
+        os.makedirs(save_directory, exist_ok=True)
+        self.config.save_pretrained(save_directory)
+        self.generation_config.save_pretrained(save_directory)
+        copy_weights(self.place, self.access, str(save_directory))
+        add_remote_code(str(save_directory), self.place)
+        if push_to_hub:
+            name = kwargs.get("repo_id") or os.path.basename(os.path.normpath(save_directory))
+            self.push_to_hub(name, token=kwargs.get("token"), private=kwargs.get("private"))
+
+    def push_to_hub(self, repo_id: str, processor=None, **kwargs) -> str:
+        """Upload what [`save_pretrained`] writes, see [`EnClapForConditionalGeneration.push_to_hub`]."""
+        return push_parts(repo_id, model=self, processor=processor, **kwargs)
 
     def _prepare_cache_for_generation(self, *args, **kwargs) -> None:
         """Nothing: the first step makes its own cache."""
@@ -340,22 +288,6 @@ class OnnxCaptioner(SharedAudioGenerationMixin, BartPreTrainedModel):
         tokens = torch.zeros(1, 1, dtype=torch.long)
         mask = torch.zeros(1, 0, dtype=torch.long)
         return {**past, "input_ids": tokens, "beam_idx": tokens[0], "encoder_attention_mask": mask}
-
-
-def measure_clips(attention_mask: torch.Tensor | None, num_clips: int, num_frames: int) -> list[int]:
-    """Frames of each clip.
-
-    Raises:
-        ValueError: the mask is not of these clips, or no run of ones followed by zeros.
-    """
-    if attention_mask is None:
-        return [num_frames] * num_clips
-    if tuple(attention_mask.shape) != (num_clips, num_frames):
-        raise ValueError(
-            f"Got `attention_mask` of shape {tuple(attention_mask.shape)}; expected (B, T) = {(num_clips, num_frames)}."
-        )
-    check_mask(attention_mask)
-    return attention_mask.sum(1).tolist()
 
 
 def refuse_others(arguments: dict) -> None:

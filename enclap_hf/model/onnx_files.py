@@ -1,29 +1,23 @@
-"""The ONNX graphs of a repository: their names, which of them a caller means, and whether they are this model's.
-
-    onnx/front_end_model.onnx                   samples to codes and CLAP vector; float32 alone, so that codes stay
-    onnx/encoder_model.onnx                     and decoder_model_merged.onnx: the captioner in float32
-    onnx/encoder_model_quint8_avx2.onnx         ... its weights in 8 bits for one kind of processor
+"""Finds the ONNX graphs of a repository that a caller means, and tells whether they are this model's.
 
 Every graph says in its metadata which sizes it has and which weights it was exported from, so that neither another
 model's graphs nor those of earlier weights are ever run in the place of this one's.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+import shutil
 
 import torch
 from safetensors import safe_open
 
 from .model_checks import find_file
 from .model_files import WEIGHTS, WEIGHTS_INDEX, file_error, read_header, read_index
+from .onnx_names import FILES, FOLDER, SUFFIXES
 
-FOLDER = "onnx"
-FILES = {"front_end": "front_end_model", "encoder": "encoder_model", "decoder": "decoder_model_merged"}
-# Kinds of quantised graphs, and the ends of their files' names.
-SUFFIXES = {"avx2": "quint8_avx2", "avx512_vnni": "qint8_avx512_vnni", "arm64": "qint8_arm64"}
 FORMAT_VERSION = "1"
 # Sizes that a graph is made for.
 SIZES = (
@@ -119,6 +113,20 @@ def check_metadata(found: dict[str, str], config, folder: str, path: str) -> Non
         raise file_error(path, "it was exported from other weights than those of the repository.", EXPORT_AGAIN)
 
 
+def copy_weights(place: str, access: dict, target: str) -> None:
+    """Copy a repository's weights and graphs of every kind into another folder; of the Hub they are downloaded."""
+    index = find_file(place, WEIGHTS_INDEX, access)
+    names = [WEIGHTS] if index is None else [WEIGHTS_INDEX, *sorted(set(read_index(index).values()))]
+    for suffix in ("", *(f"_{suffix}" for suffix in SUFFIXES.values())):
+        names += [f"{FOLDER}/{base}{suffix}.onnx" for base in FILES.values()]
+    for name in names:
+        source = find_file(place, name, access)
+        if source is not None:
+            os.makedirs(os.path.join(target, os.path.dirname(name)), exist_ok=True)
+            with contextlib.suppress(shutil.SameFileError):
+                shutil.copyfile(source, os.path.join(target, name))
+
+
 def has_weights(folder: str) -> bool:
     """Whether a folder holds a model's weights, all of them."""
     index = os.path.join(folder, WEIGHTS_INDEX)
@@ -138,11 +146,3 @@ def digest_weights(folder: str) -> str:
                 digest.update(name.encode())
                 digest.update(file.get_tensor(name).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def name_cache(num_layers: int, prefix: str) -> Iterator[tuple[str, str]]:
-    """Names of a decoder's keys and values, layer by layer, and whose they are: the "decoder"'s or the "encoder"'s."""
-    for layer in range(num_layers):
-        for owner in ("decoder", "encoder"):
-            for kind in ("key", "value"):
-                yield f"{prefix}.{layer}.{owner}.{kind}", owner

@@ -80,6 +80,8 @@ class AudioCaptioningPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         self.processor.check_captioner(self.model.config)
         self.processor.to(self.device)
+        if getattr(self.model, "front_end", None) is not None:
+            self.processor.use_front_end(self.model.front_end)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "call_count": 0}  # whether it was used decides no hash
@@ -150,7 +152,7 @@ class AudioCaptioningPipeline(Pipeline):
         """Token ids (B, n, S) and scores (B, n) of prepared clips, each clip's captions in the order to show them."""
         batch = self.processor.encode_prepared(join_prepared(clips)).to(self.device)
         mask = batch.pop("attention_mask")
-        states = self.model.model.encoder(**batch, attention_mask=mask)[0]
+        states = self.model.get_encoder()(**batch, attention_mask=mask)[0]
         prompt = generate_kwargs.get("decoder_input_ids")
         if prompt is not None and len(prompt) == 1:  # one for all
             prompt = prompt.expand(len(clips), -1)
@@ -221,6 +223,8 @@ def is_stream(inputs) -> bool:
 def join_prepared(clips: list[dict]) -> dict:
     """What the processor prepared of each clip, as it prepares several."""
     joined = {"input_values": [clip["input_values"][0] for clip in clips]}
+    if "clap_values" in clips[0]:
+        joined["clap_values"] = [clip["clap_values"][0] for clip in clips]
     for name in ("input_features", "is_longer"):
         if name in clips[0]:
             joined[name] = torch.cat([clip[name] for clip in clips])

@@ -54,7 +54,7 @@ class ClapGraph(nn.Module):
         """A window: a short clip repeated as many whole times as fit, then zeros; the middle or the start of others."""
         place = torch.arange(self.window_length, device=samples.device)
         length = torch.zeros(1, dtype=torch.long, device=samples.device) + samples.shape[1]
-        end = length * (self.window_length // length).clamp(min=1)
+        end = length * (torch.full_like(length, self.window_length) // length).clamp(min=1)
         start = 0 if self.fuses else (length - self.window_length + 1).clamp(min=0) // 2
         return samples.index_select(1, place % length + start) * (place < end).to(samples.dtype)
 

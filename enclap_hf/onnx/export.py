@@ -5,49 +5,122 @@ onnx/encoder_model.onnx           codes and CLAP vector to states
 onnx/decoder_model_merged.onnx    states to keys and values; tokens, keys and values to logits
 """
 
+import contextlib
 import logging
 import os
+import tempfile
+from collections.abc import Iterator
 
 import torch
 
-from ..model.onnx_files import FILES, FOLDER, describe_model, name_cache
+from ..model.modeling_enclap import EnClapForConditionalGeneration
+from ..model.onnx_files import describe_model
+from ..model.onnx_names import FILES, FOLDER, name_cache
+from ..model.processing_enclap import EnClapProcessor
+from ..model.repository import save_repository
 from .captioner_graphs import DecoderGraph, EncoderGraph
 from .front_end_graph import FrontEndGraph, find_front_end_problem
 from .graph_files import DEFAULT_OPSET, write_graph
+from .quantize import quantize_graphs
 
 logger = logging.getLogger(__name__)
 
+INSTALL_LINE = 'pip install "enclap-hf[onnx]"'
+# Of ONNX: the first with products and sums in all forms that are written here, and the latest that torch writes.
+FIRST_OPSET, LAST_OPSET = 18, 23
 ROWS, CLIPS, SLOTS = "rows", "clips", "slots"
 
 
-def export_graphs(model, processor, folder: str, opset: int = DEFAULT_OPSET) -> list[str]:
-    """Write the graphs of a captioner into `onnx/` of its repository.
+def export_repository(
+    source: str, output: str, kind: str | None = None, opset: int = DEFAULT_OPSET, revision: str | None = None
+) -> list[str]:
+    """Write a repository with graphs beside its weights; it takes its place when it is complete.
+
+    Args:
+        source: folder or Hub repository of a captioner.
+        output: a folder that is not there yet; or that of `source`, which graphs are added to.
+        kind: of quantised graphs that are written, too, see [`quantize_graphs`].
+        opset: of ONNX.
+        revision: of a Hub repository.
+    Returns:
+        paths of the graphs.
+    Raises:
+        ImportError: what exports is not installed.
+        ValueError: a folder that is there, or an opset that is not written.
+        OSError, ModelFileError: the model cannot be read.
+    """
+    check_packages()
+    if not FIRST_OPSET <= opset <= LAST_OPSET:
+        raise ValueError(f"Got opset {opset}; expected {FIRST_OPSET} to {LAST_OPSET}.")
+    is_same = os.path.isdir(source) and os.path.isdir(output) and os.path.samefile(source, output)
+    if not is_same and os.path.lexists(output):
+        raise ValueError(
+            f"Got {output}, which exists; pass a new folder, or the model's own, which graphs are added to."
+        )
+    place = {"revision": revision} if revision else {}
+    model = EnClapForConditionalGeneration.from_pretrained(source, dtype="auto", **place).cpu().eval()
+    processor = EnClapProcessor.from_pretrained(source, **place)
+    with stage(output) as staged:
+        if not is_same:
+            save_repository(model, processor, staged)
+        paths = export_graphs(model.float(), processor, staged, opset, output if is_same else staged)
+        paths += quantize_graphs(staged, kind) if kind else []
+        if is_same:
+            os.makedirs(os.path.join(output, FOLDER), exist_ok=True)
+            for path in paths:
+                os.replace(path, os.path.join(output, FOLDER, os.path.basename(path)))
+        else:
+            os.rename(staged, output)
+    return [os.path.join(output, FOLDER, os.path.basename(path)) for path in paths]
+
+
+def check_packages() -> None:
+    """Raise ImportError where what exports is not installed."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"Exporting needs onnx and onnxscript ({error}). Run: {INSTALL_LINE}") from None
+
+
+@contextlib.contextmanager
+def stage(output: str) -> Iterator[str]:
+    """A folder beside another one, removed at the end unless it was renamed."""
+    parent = os.path.dirname(os.path.abspath(output))
+    os.makedirs(parent, exist_ok=True)
+    prefix = f".{os.path.basename(os.path.abspath(output))}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as unfinished:
+        staged = os.path.join(unfinished, "repository")
+        os.makedirs(staged)
+        yield staged
+
+
+def export_graphs(model, processor, folder: str, opset: int = DEFAULT_OPSET, weights: str | None = None) -> list[str]:
+    """Write the graphs of a captioner into `onnx/` of a folder.
 
     Args:
         model: [`EnClapForConditionalGeneration`], float32, on the CPU.
         processor: [`EnClapProcessor`].
         folder: of the repository.
         opset: of ONNX.
+        weights: the folder that the model's weights are in; None is `folder`.
     Returns:
         paths of the files written.
-    Raises:
-        ValueError: an opset that the exporter does not write.
     """
     place = os.path.join(folder, FOLDER)
     os.makedirs(place, exist_ok=True)
-    metadata = describe_model(model.config, folder)
-    paths = []
+    metadata = describe_model(model.config, weights or folder)
+    paths = {part: os.path.join(place, f"{name}.onnx") for part, name in FILES.items()}
     with torch.no_grad():
-        for name, write in (("encoder", write_encoder), ("decoder", write_decoder)):
-            paths.append(os.path.join(place, f"{FILES[name]}.onnx"))
-            write(model, paths[-1], opset, metadata)
+        write_encoder(model, paths["encoder"], opset, metadata)
+        write_decoder(model, paths["decoder"], opset, metadata)
         problem = find_front_end_problem(processor)
         if problem is None:
-            paths.append(os.path.join(place, f"{FILES['front_end']}.onnx"))
-            write_front_end(processor, paths[-1], opset, metadata)
+            write_front_end(processor, paths["front_end"], opset, metadata)
         else:
-            logger.warning("The front end is not exported, and runs in torch: %s", problem)
-    return paths
+            logger.warning("The front end is not exported, and goes on in torch: %s", problem)
+            del paths["front_end"]
+    return list(paths.values())
 
 
 def write_encoder(model, path: str, opset: int, metadata: dict[str, str]) -> None:

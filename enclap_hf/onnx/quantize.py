@@ -16,7 +16,8 @@ import os
 
 import numpy as np
 
-from ..model.onnx_files import FILES, FOLDER, SUFFIXES, choose_kind
+from ..model.onnx_files import choose_kind
+from ..model.onnx_names import FILES, FOLDER, SUFFIXES
 
 LEVELS = 127  # of weights and activations, to either side of zero
 ZERO = 128
