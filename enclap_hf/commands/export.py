@@ -8,8 +8,8 @@ from .argument_types import positive_int
 from .terminal_text import add_quiet_argument, print_notice, print_problem
 
 DESCRIPTION = (
-    "Write a model's repository with ONNX graphs beside its weights: recordings to codes and CLAP vectors, the encoder, "
-    "and the decoder with its key-value cache."
+    "Write a model's repository with ONNX graphs beside its weights: from recordings to codes and CLAP vectors, the "
+    "encoder, and the decoder with its key-value cache."
 )
 EXAMPLES = """examples:
   enclap export owner/name --output enclap-onnx --quantize int8
