@@ -36,7 +36,7 @@ class DecoderGraph(nn.Module):
     def __init__(self, model):
         super().__init__()
         self.decoder, self.lm_head = model.model.decoder, model.lm_head
-        self.register_buffer("logits_bias", model.final_logits_bias)
+        self.register_buffer("logits_bias", model.final_logits_bias[0])
 
     def forward(
         self,
@@ -63,7 +63,7 @@ class DecoderGraph(nn.Module):
         num_tokens, num_past = input_ids.shape[1], past[0][0].shape[2]
         positions = torch.arange(num_tokens, device=input_ids.device) + num_past
         table = self.decoder.embed_positions
-        states = self.decoder.embed_tokens(input_ids) + table.weight[positions + table.offset]
+        states = self.decoder.embed_tokens(input_ids) + nn.functional.embedding(positions + table.offset, table.weight)
         states = self.decoder.layernorm_embedding(states)
         later = torch.arange(num_past + num_tokens, device=input_ids.device) > positions[:, None]  # (S, P + S)
         hidden = encoder_attention_mask[:, None, None, :] == 0  # (B, 1, 1, slots)
@@ -76,7 +76,9 @@ class DecoderGraph(nn.Module):
             attended = self.attend_to_clip(layer.encoder_attn, states, clip_keys, clip_values, hidden)
             states = layer.encoder_attn_layer_norm(states + attended)
             states = layer.final_layer_norm(states + layer.fc2(layer.activation_fn(layer.fc1(states))))
-        return self.lm_head(states) + self.logits_bias, present, clips
+        # Of rows alone: then the matrix, which is that of the embeddings, is one constant for both.
+        logits = nn.functional.linear(states.flatten(0, 1), self.lm_head.weight, self.logits_bias)
+        return logits.unflatten(0, input_ids.shape), present, clips
 
     def project_clip(self, attention: nn.Module, states: torch.Tensor) -> list[torch.Tensor]:
         """A clip's keys and values for one layer: (b, t, D) -> two of (b, heads, t, head width)."""

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -50,8 +51,27 @@ def write_graph(
     for values, named in ((graph.inputs, input_shapes), (graph.outputs, output_shapes)):
         for value in values:
             name_free_axes(value, named[value.name])
+    fold_transposes(graph)
     program.model.metadata_props.update(metadata)
     program.save(path, external_data=False)
+
+
+def fold_transposes(graph) -> None:
+    """Store matrices the way products read them; the exporter leaves that of large ones to the runtime."""
+    import onnx_ir
+
+    for node in [node for node in graph if node.op_type == "Transpose"]:
+        (matrix,), (transposed,) = node.inputs, node.outputs
+        if matrix.const_value is None or len(matrix.shape) != 2:
+            continue
+        array = np.ascontiguousarray(matrix.const_value.numpy().T)
+        constant = onnx_ir.Value(name=f"{matrix.name}_transposed", const_value=onnx_ir.tensor(array))
+        constant.shape, constant.dtype = onnx_ir.Shape(array.shape), matrix.dtype
+        graph.register_initializer(constant)
+        transposed.replace_all_uses_with(constant)
+        graph.remove(node, safe=True)
+        if not matrix.uses():
+            graph.initializers.pop(matrix.name)
 
 
 def name_free_axes(value, names: dict[int, str]) -> None:

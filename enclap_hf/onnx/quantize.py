@@ -58,7 +58,7 @@ def quantize_graph(source: str, target: str, signed: bool) -> None:
     nodes = list(model.graph.node)
     del model.graph.node[:]
     for node in nodes:
-        if node.op_type == "MatMul" and node.input[1] in writer.constants:
+        if node.op_type in ("MatMul", "Gemm") and node.input[1] in writer.constants:
             writer.multiply(node)
         else:
             model.graph.node.append(node)
@@ -89,14 +89,18 @@ class GraphWriter:
         self.add_constant("q8_last_axis", np.array([-1], np.int64))
 
     def multiply(self, node) -> None:
-        """Write a product of rows by a constant matrix."""
+        """Write a product of rows by a constant matrix: MatMul, or Gemm as the exporter writes `linear`."""
+        is_gemm, name = node.op_type == "Gemm", node.output[0]
         rows, row_scales = self.quantize_rows(node.input[0])
-        columns, zero, column_scales = self.quantize_columns(node.input[1])
-        name = node.output[0]
+        columns, zero, column_scales = self.quantize_columns(node.input[1], transposed=is_gemm)
         self.add("MatMulInteger", [rows, columns, "q8_zero", zero], f"{name}_whole")
         self.add("Cast", [f"{name}_whole"], f"{name}_float", to=1)
         self.add("Mul", [f"{name}_float", column_scales], f"{name}_columns")
-        self.add("Mul", [f"{name}_columns", row_scales], name)
+        if is_gemm:
+            self.add("Mul", [f"{name}_columns", row_scales], f"{name}_rows")
+            self.add("Add", [f"{name}_rows", node.input[2]], name)
+        else:
+            self.add("Mul", [f"{name}_columns", row_scales], name)
 
     def quantize_rows(self, name: str) -> tuple[str, str]:
         """Names of the whole numbers and the scales of an activation's rows, made once for all products it is in."""
@@ -112,12 +116,18 @@ class GraphWriter:
             self.rows[name] = (f"{name}_whole", f"{name}_scale")
         return self.rows[name]
 
-    def quantize_columns(self, name: str) -> tuple[str, str, str]:
-        """Names of a weight's whole numbers, of their zero point and of the columns' scales."""
+    def quantize_columns(self, name: str, transposed: bool) -> tuple[str, str, str]:
+        """Names of a weight's whole numbers, of their zero point and of the columns' scales.
+
+        Args:
+            name: of the weight, (in, out).
+            transposed: it is (out, in).
+        """
         if name not in self.columns:
             weight = self.to_array(self.constants[name])
+            weight = weight.T if transposed else weight
             scales = np.maximum(np.abs(weight).max(axis=0) / LEVELS, LEAST_SCALE).astype(np.float32)
-            whole = np.rint(weight / scales)
+            whole = np.rint(np.ascontiguousarray(weight) / scales)
             whole = whole.astype(np.int8) if self.signed else (whole + ZERO).astype(np.uint8)
             zero = np.array(0, np.int8) if self.signed else np.array(ZERO, np.uint8)
             names = (f"{name}_whole", f"{name}_zero", f"{name}_scales")
