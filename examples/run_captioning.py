@@ -35,6 +35,7 @@ from enclap_hf.data.captioning_data import open_source, parse_source, read_weigh
 from enclap_hf.data.feature_shards import FeatureSettings
 from enclap_hf.hub.model_card import CaptionerCard, Example, render_card, write_card
 from enclap_hf.hub.model_card_makers import make_run_card
+from enclap_hf.training.checkpoints import find_last_complete_checkpoint
 from enclap_hf.training.clips import ShownAudio, StreamedClips, TrainingClips
 from enclap_hf.training.recipes import expand_recipe, parse_script_arguments
 from enclap_hf.training.report import (
@@ -56,7 +57,7 @@ from enclap_hf.training.run_arguments import (
 )
 from enclap_hf.training.run_encoders import choose_training_processor, fit_processor
 from enclap_hf.training.run_setup import build_captioner
-from enclap_hf.training.trainer import EnClapTrainer, find_last_complete_checkpoint
+from enclap_hf.training.trainer import EnClapTrainer
 
 logger = logging.getLogger("run_captioning")
 

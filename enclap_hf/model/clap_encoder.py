@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from transformers import ClapAudioConfig, ClapAudioModelWithProjection
 
+from .config_checks import load_config
 from .frame_encoder import fingerprint_tensors, load_frozen
-from .model_checks import LOADING, load_config
+from .model_checks import LOADING
 from .onednn_linear import use_onednn
 
 # Windows encoded together.

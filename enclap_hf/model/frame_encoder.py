@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 
-from .model_checks import CONFIGURATION, LOADING, load_checked, load_config
+from .config_checks import CONFIGURATION, load_config
+from .model_checks import LOADING, load_checked
 from .model_files import MODEL_FILES, read_json_object
 
 # Clips encoded together.

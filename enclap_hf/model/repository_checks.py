@@ -7,14 +7,9 @@ import contextlib
 import json
 import os
 
+from .config_checks import CONFIGURATION, check_captioner_fields, check_generation_file, refuse_adapter
 from .configuration_enclap import EnClapConfig
-from .model_checks import (
-    CONFIGURATION,
-    check_captioner_fields,
-    check_generation_file,
-    read_headers,
-    refuse_adapter,
-)
+from .model_checks import read_headers
 from .model_fields import check_code_entries, check_features, check_plain, refuse_commands, refuse_misspelt, wrong_value
 from .model_files import (
     WEIGHTS,

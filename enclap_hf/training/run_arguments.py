@@ -12,7 +12,7 @@ from ..data.caption_clips import CaptionDataError
 from ..model.configuration_enclap import EnClapConfig
 from .clips import CAPTION_CHOICES
 from .recipes import parse_json_object
-from .trainer import check_settings, find_sampling_strategy
+from .trainer_settings import check_settings, find_sampling_strategy
 
 logger = logging.getLogger(__name__)
 

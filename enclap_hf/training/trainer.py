@@ -13,9 +13,7 @@ What differs from `Seq2SeqTrainer`:
   a model card; checkpoints refer to the encoders.
 """
 
-import glob
 import itertools
-import json
 import logging
 import math
 import os
@@ -24,11 +22,11 @@ import time
 import torch
 from transformers import Seq2SeqTrainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..model.losses_enclap import IGNORED_TARGET
 from ..model.processing_enclap import EnClapProcessor
-from .clip_batches import STRATEGIES, ClipBatchSampler, KeyedClips
+from .clip_batches import ClipBatchSampler, KeyedClips
+from .trainer_settings import check_settings, find_sampling_strategy
 
 logger = logging.getLogger(__name__)
 
@@ -324,40 +322,6 @@ class _FollowEpoch(TrainerCallback):
             self.sampler.epoch = int(state.epoch + 1e-6)
 
 
-def check_settings(args, max_frames_per_batch: int | None = None) -> None:
-    """Refuse settings that [`EnClapTrainer`] cannot keep its promises with.
-
-    Args:
-        args: `TrainingArguments`.
-        max_frames_per_batch: see [`EnClapTrainer`].
-    Raises:
-        ValueError: the message says which to change.
-    """
-    if args.n_gpu > 1:
-        raise ValueError(
-            f"Got {args.n_gpu} GPUs in one process, which would split the counts of hidden codes; expected one process "
-            f"for each GPU. Start with: torchrun --nproc_per_node {args.n_gpu} ..."
-        )
-    if args.label_smoothing_factor:
-        raise ValueError(
-            f"Got `label_smoothing_factor`={args.label_smoothing_factor}, which would drop the MCM loss; set "
-            "`label_smoothing` in the model's configuration instead."
-        )
-    if find_sampling_strategy(args) not in STRATEGIES:
-        raise ValueError(
-            f"Got `train_sampling_strategy`={find_sampling_strategy(args)}; expected one of {', '.join(STRATEGIES)}."
-        )
-    if max_frames_per_batch is not None and max_frames_per_batch < 1:
-        raise ValueError(f"Got `max_frames_per_batch`={max_frames_per_batch}; expected at least 1, or None.")
-
-
-def find_sampling_strategy(args) -> str:
-    """`train_sampling_strategy`, also of a transformers that knows `group_by_length` only."""
-    if hasattr(args, "train_sampling_strategy"):
-        return args.train_sampling_strategy
-    return "group_by_length" if args.group_by_length else "random"  # transformers 5.0
-
-
 def count_targets(batch: dict) -> torch.Tensor:
     """What the losses of a batch are sums over: int64 (1 + K,), or (1,) where nothing can be hidden."""
     counts = [(batch["labels"] != IGNORED_TARGET).sum()[None]]
@@ -373,34 +337,3 @@ def find_lengths(dataset, column: str) -> list[int]:
     if column in getattr(dataset, "column_names", ()):
         return dataset[column]
     return [len(clip["audio_codes"] if "audio_codes" in clip else clip["audio_features"]) for clip in dataset]
-
-
-def find_last_complete_checkpoint(output_dir: str, num_processes: int = 1) -> str | None:
-    """Find the newest checkpoint that a kill did not leave half written.
-
-    Args:
-        output_dir: of the run.
-        num_processes: processes that will go on.
-    Returns:
-        its folder, or None.
-    """
-    folders = glob.glob(os.path.join(glob.escape(output_dir), f"{PREFIX_CHECKPOINT_DIR}-*"))
-    steps = {int(name): folder for folder in folders if (name := folder.rsplit("-", 1)[1]).isdecimal()}
-    for step in sorted(steps, reverse=True):
-        if is_complete_checkpoint(steps[step], num_processes):
-            return steps[step]
-        logger.warning("%s is incomplete, as a killed run leaves it; going on from an older one.", steps[step])
-    return None
-
-
-def is_complete_checkpoint(folder: str, num_processes: int = 1) -> bool:
-    """Whether a checkpoint has what Trainer writes last: its state, and the randomness of every process."""
-    try:
-        with open(os.path.join(folder, "trainer_state.json"), encoding="utf-8") as file:
-            json.load(file)
-    except (OSError, ValueError):
-        return False
-    if os.path.exists(os.path.join(folder, "rng_state.pth")):
-        return True
-    present = len(glob.glob(os.path.join(glob.escape(folder), "rng_state_*.pth")))
-    return present > 0 and (num_processes == 1 or present >= num_processes)

@@ -258,8 +258,10 @@ def training_stage(bench: Bench) -> Stage:
 
 
 def compute_published_loss(model: EnClapForConditionalGeneration, batch: dict) -> torch.Tensor:
-    """The losses by the published operations."""
-    slots = embed_slots(model, batch)
+    """The losses by the published operations, which are given codes that are hidden already."""
+    hidden = batch["mcm_targets"] != -100
+    codes = batch["audio_codes"].masked_fill(hidden, model.config.codec_mask_token_id)
+    slots = embed_slots(model, {**batch, "audio_codes": codes})
     mask = nn.functional.pad(batch["attention_mask"], (3, 0), value=1)
     states = BartEncoder.forward(model.model.encoder, inputs_embeds=slots, attention_mask=mask).last_hidden_state
     decoder_input_ids = model.prepare_decoder_input_ids_from_labels(batch["labels"])

@@ -13,8 +13,9 @@ from transformers import Seq2SeqTrainingArguments
 
 from conftest import build_config, build_model, build_tokenizer
 from enclap_hf import DataCollatorForEnClap
+from enclap_hf.training.checkpoints import find_last_complete_checkpoint
 from enclap_hf.training.clip_batches import ClipBatchSampler, KeyedClips, draw_epoch
-from enclap_hf.training.trainer import EnClapTrainer, find_last_complete_checkpoint
+from enclap_hf.training.trainer import EnClapTrainer
 
 # Not so transformers 5.0, which has `group_by_length`.
 KNOWS_STRATEGIES = "train_sampling_strategy" in Seq2SeqTrainingArguments.__dataclass_fields__
