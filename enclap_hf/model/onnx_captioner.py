@@ -16,10 +16,11 @@ import torch
 from transformers import BartPreTrainedModel, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from .config_checks import check_captioner_fields, check_generation_file
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .generation_enclap import SharedAudioGenerationMixin
 from .input_checks import check_decoder_rows, check_states
-from .model_checks import ACCESS_ARGUMENTS, check_captioner_fields, check_generation_file, find_file
+from .model_checks import ACCESS_ARGUMENTS, find_file
 from .model_files import file_error, read_json_object
 from .onnx_encoder import OnnxEncoder, measure_clips
 from .onnx_files import EXPORT_AGAIN, copy_weights, find_graph, find_suffix
