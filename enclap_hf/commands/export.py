@@ -5,6 +5,7 @@ import os
 
 from ..model.onnx_names import SUFFIXES
 from .argument_types import positive_int
+from .captioner_loading import find_folder
 from .terminal_text import add_quiet_argument, print_notice, print_problem
 
 DESCRIPTION = (
@@ -23,7 +24,9 @@ Exporting needs onnx and onnxscript, captioning onnxruntime: pip install "enclap
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `enclap export`."""
-    parser.add_argument("model", metavar="MODEL", help="folder or Hub repository")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="folder or Hub repository (default: the bundled small model)"
+    )
     parser.add_argument("--revision", help="branch, tag or commit of a Hub repository")
     parser.add_argument(
         "--output", metavar="DIR", required=True, help="new folder, or MODEL itself, which the graphs are added to"
@@ -48,7 +51,7 @@ def run_export(args: argparse.Namespace) -> int:
     transformers.utils.logging.disable_progress_bar()
     try:
         paths = export_repository(
-            os.path.expanduser(args.model), args.output, args.quantize, args.opset or DEFAULT_OPSET, args.revision
+            find_folder(args.model), args.output, args.quantize, args.opset or DEFAULT_OPSET, args.revision
         )
     except (ImportError, ModelFileError, OSError, ValueError) as error:
         print_problem("enclap export", error)

@@ -223,7 +223,13 @@ class EnClapProcessor(ProcessorMixin):
         return self._front_end
 
     def use_front_end(self, front_end: OnnxFrontEnd | None) -> None:
-        """Encode recordings with the graph of an ONNX captioner, `model.front_end`, or with None by torch again."""
+        """Encode recordings with the graph of an ONNX captioner, `model.front_end`, or with None by torch again.
+
+        Raises:
+            ModelFileError: the graph was exported for another processor.
+        """
+        if front_end is not None:
+            front_end.check_processor(self)
         self._front_end = front_end
 
     def load_encoders(self) -> None:
@@ -317,6 +323,8 @@ class EnClapProcessor(ProcessorMixin):
         Raises:
             AudioLoadError: a recording that cannot be read; the message names it.
         """
+        if rng is not None and self.front_end is not None:
+            raise ValueError("Got `rng`, and a front end of ONNX draws no windows; leave it out, or encode by torch.")
         return self.feature_extractor(
             audio,
             sampling_rate=sampling_rate,

@@ -15,6 +15,7 @@ import torch
 
 from ..model.modeling_enclap import EnClapForConditionalGeneration
 from ..model.onnx_files import describe_model
+from ..model.onnx_front_end import describe_front_end
 from ..model.onnx_names import FILES, FOLDER, name_cache
 from ..model.processing_enclap import EnClapProcessor
 from ..model.repository import save_repository
@@ -77,8 +78,9 @@ def export_repository(
 def check_packages() -> None:
     """Raise ImportError where what exports is not installed."""
     try:
-        import onnx  # noqa: F401
         import onnxscript  # noqa: F401
+
+        import onnx  # noqa: F401
     except ImportError as error:
         raise ImportError(f"Exporting needs onnx and onnxscript ({error}). Run: {INSTALL_LINE}") from None
 
@@ -116,7 +118,8 @@ def export_graphs(model, processor, folder: str, opset: int = DEFAULT_OPSET, wei
         write_decoder(model, paths["decoder"], opset, metadata)
         problem = find_front_end_problem(processor)
         if problem is None:
-            write_front_end(processor, paths["front_end"], opset, metadata)
+            of_encoders = describe_front_end(processor, weights or folder)
+            write_front_end(processor, paths["front_end"], opset, {**metadata, **of_encoders})
         else:
             logger.warning("The front end is not exported, and goes on in torch: %s", problem)
             del paths["front_end"]

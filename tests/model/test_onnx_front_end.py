@@ -1,12 +1,16 @@
 """Recordings become codes and CLAP vectors on ONNX Runtime as in torch, and no weights of torch are read for it."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from conftest import make_clip
 from enclap_hf import EnClapProcessor
+from enclap_hf.model.model_files import ModelFileError
 from enclap_hf.model.onnx_captioner import OnnxCaptioner
 from exported_models import export_tiny
 
@@ -70,6 +74,26 @@ def test_a_pipeline_captions_without_weights_of_torch(monkeypatch):
     encoders = captions.processor.encoders
     assert not encoders.load_frame_encoder().is_loaded and not encoders.load_clap_encoder().is_loaded
     assert captions({"array": np.zeros(9000), "sampling_rate": 24_000}) == {"text": "", "silent": True}
+
+
+def test_a_graph_of_another_processor_is_refused(tmp_path):
+    ours, expected = load_processors("middle")
+    front_end, other = ours.front_end, EnClapProcessor.from_pretrained(export_tiny("middle"))
+    other.feature_extractor.frequency_min = 40.0
+    with pytest.raises(ModelFileError, match="exported with `frequency_min` 50.0, and the processor has 40.0"):
+        other.use_front_end(front_end)
+    folder = shutil.copytree(export_tiny("middle"), tmp_path / "other")
+    weights = load_file(folder / "codec/model.safetensors")
+    name = next(name for name, tensor in weights.items() if name.startswith("encoder.") and tensor.dim() == 1)
+    save_file({**weights, name: weights[name] + 1}, folder / "codec/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelFileError, match="exported with another codec"):
+        expected.use_front_end(OnnxCaptioner.from_pretrained(str(folder)).front_end)
+
+
+def test_windows_at_random_are_refused():
+    ours, _ = load_processors("middle")
+    with pytest.raises(ValueError, match="draws no windows"):
+        ours(audio=make_clip(0.5), sampling_rate=24_000, rng=np.random.default_rng(0))
 
 
 def test_a_processor_encodes_by_torch_again_when_it_is_told():
