@@ -10,6 +10,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import torch
@@ -95,6 +96,17 @@ class BackendBench:
 
 
 STAGES = ("front_end", "encoder", "beam", "caption")
+
+
+def compare_backends(bench: Bench, args) -> dict:
+    """Time and print them; and, with `scenes`, what each writes of so many scenes by the default model."""
+    with tempfile.TemporaryDirectory(prefix="enclap_backends_") as folder:
+        result = time_backends(bench, os.path.join(folder, "bench"), args)
+        print_backends(result)
+        if args.scenes:
+            result["scenes"] = compare_scenes(args.scenes, args.backends, folder)
+            print(result["scenes"])
+    return result
 
 
 def time_backends(bench: Bench, folder: str, args) -> dict:
