@@ -10,6 +10,7 @@ from transformers import pipeline
 
 from conftest import make_clip
 from enclap_hf import EnClapProcessor
+from enclap_hf.model.handler import EndpointHandler
 from enclap_hf.model.model_files import ModelFileError
 from enclap_hf.model.onnx_captioner import OnnxCaptioner
 from exported_models import export_tiny
@@ -74,6 +75,17 @@ def test_a_pipeline_captions_without_weights_of_torch(monkeypatch):
     encoders = captions.processor.encoders
     assert not encoders.load_frame_encoder().is_loaded and not encoders.load_clap_encoder().is_loaded
     assert captions({"array": np.zeros(9000), "sampling_rate": 24_000}) == {"text": "", "silent": True}
+
+
+def test_the_endpoint_computes_by_the_backend_of_its_environment(monkeypatch):
+    request = {"inputs": {"array": make_clip(0.5).tolist(), "sampling_rate": 24_000}}
+    answers = []
+    for backend in ("torch", "onnx"):
+        monkeypatch.setenv("ENCLAP_BACKEND", backend)
+        handler = EndpointHandler(export_tiny())
+        assert isinstance(handler.captioner.model, OnnxCaptioner) == (backend == "onnx")
+        answers.append(handler(request)["text"])
+    assert answers[0] == answers[1]
 
 
 def test_a_graph_of_another_processor_is_refused(tmp_path):
