@@ -8,6 +8,8 @@ The decoder's two parts share no weights and no tensors: one run asks for the ou
 those of the other. So a clip's keys and values are made once, and are inputs alone from then on.
 """
 
+import copy
+
 import torch
 from torch import nn
 
@@ -17,7 +19,11 @@ class EncoderGraph(nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.encoder = model.model.encoder
+        # <s> and </s> are all that the encoder reads of the text embeddings, which are a third of a graph's size.
+        self.encoder = copy.copy(model.model.encoder)
+        self.encoder._modules = dict(self.encoder._modules)
+        num_rows = max(model.config.bos_token_id, model.config.eos_token_id) + 1
+        self.encoder.embed_tokens = nn.Embedding.from_pretrained(self.encoder.embed_tokens.weight[:num_rows].detach())
         self.reads_codes = model.config.frame_kind == "codes"
 
     def forward(self, frames: torch.Tensor, clap_embedding: torch.Tensor | None = None) -> torch.Tensor:

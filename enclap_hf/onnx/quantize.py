@@ -58,7 +58,8 @@ def quantize_graph(source: str, target: str, signed: bool) -> None:
     nodes = list(model.graph.node)
     del model.graph.node[:]
     for node in nodes:
-        if node.op_type in ("MatMul", "Gemm") and node.input[1] in writer.constants:
+        is_product = node.op_type in ("MatMul", "Gemm") and node.input[1] in writer.constants
+        if is_product and node.input[0] != "clap_embedding":  # one row a clip
             writer.multiply(node)
         else:
             model.graph.node.append(node)
@@ -96,7 +97,7 @@ class GraphWriter:
         self.add("MatMulInteger", [rows, columns, "q8_zero", zero], f"{name}_whole")
         self.add("Cast", [f"{name}_whole"], f"{name}_float", to=1)
         self.add("Mul", [f"{name}_float", column_scales], f"{name}_columns")
-        if is_gemm:
+        if len(node.input) > 2:  # the bias of Gemm
             self.add("Mul", [f"{name}_columns", row_scales], f"{name}_rows")
             self.add("Add", [f"{name}_rows", node.input[2]], name)
         else:

@@ -25,14 +25,16 @@ def load_graph(name: str):
 def test_every_product_by_a_constant_matrix_has_8_bits_and_no_other(part, kind):
     plain, quantised = load_graph(part), load_graph(f"{part}_{SUFFIXES[kind]}")
     constants = {tensor.name: tensor for tensor in plain.graph.initializer}
-    by_constant = [n for n in plain.graph.node if n.op_type == "MatMul" and n.input[1] in constants]
-    others = [n for n in plain.graph.node if n.op_type == "MatMul" and n.input[1] not in constants]
+    products = [n for n in plain.graph.node if n.op_type in ("MatMul", "Gemm") and n.input[0] != "clap_embedding"]
+    by_constant = [n for n in products if n.input[1] in constants]
+    others = [n for n in products if n.input[1] not in constants]
     operators = [node.op_type for node in quantised.graph.node]
     assert len(by_constant) >= 12 and others
     assert operators.count("MatMulInteger") == len(by_constant) and operators.count("MatMul") == len(others)
     kept = {tensor.name: tensor for tensor in quantised.graph.initializer}
     for node in by_constant:
         weight = numpy_helper.to_array(constants[node.input[1]])
+        weight = weight.T if node.op_type == "Gemm" else weight
         whole, zero, scales = (numpy_helper.to_array(kept[f"{node.input[1]}_{x}"]) for x in ("whole", "zero", "scales"))
         assert whole.dtype == (np.int8 if kind == "avx512_vnni" else np.uint8)
         again = (whole.astype(np.int64) - int(zero)) * scales
