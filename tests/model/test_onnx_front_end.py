@@ -17,7 +17,7 @@ from exported_models import export_tiny
 
 # Two correct float32 implementations sum in another order; of vectors of length 1.
 CLAP_ATOL = 1e-5
-# Of sounds with nothing at all in most bins, a constant or an exact repetition: there, the logarithm of rounding is read.
+# Of sounds with nothing in most bins, a constant or an exact repetition: there, the logarithm of rounding is read.
 EMPTY_BINS_ATOL = 1e-2
 
 
