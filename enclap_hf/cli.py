@@ -1,4 +1,4 @@
-"""The `enclap` command: captioning, scoring, sound scenes, converting, pushing, the demo, and what a model is."""
+"""The `enclap` command: captioning, scoring, scenes, converting, exporting, pushing, the demo, and what a model is."""
 
 import argparse
 import os
@@ -89,6 +89,15 @@ def fill_convert(parser: argparse.ArgumentParser) -> None:
     parser.epilog = convert.EXAMPLES
     convert.add_convert_arguments(parser)
     parser.set_defaults(run=convert.run_convert, describe_interruption=convert.describe_interruption)
+
+
+def fill_export(parser: argparse.ArgumentParser) -> None:
+    """Give `enclap export` its arguments."""
+    from .commands import export
+
+    parser.description, parser.epilog = export.DESCRIPTION, export.EXAMPLES
+    export.add_export_arguments(parser)
+    parser.set_defaults(run=export.run_export, describe_interruption=export.describe_interruption)
 
 
 def fill_push(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,19 @@
 import argparse
 import math
 
+BACKENDS = ("torch", "onnx", "onnx-int8")
+
+
+def add_backend_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--backend`."""
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="torch",
+        help="what computes: torch, or the graphs that `enclap export` wrote into the model's folder, in float32 or in "
+        "8 bits (default: torch)",
+    )
+
 
 def positive_int(text: str) -> int:
     """An argument that counts something.

@@ -7,7 +7,15 @@ from ..model.audio_decoding import RAW_FORMATS
 from ..model.caption_choice import CANDIDATE_KINDS
 from ..model.reranking import SCORERS
 from ..model.windows import SEGMENTATIONS
-from .argument_types import cosine, decibels_or_none, mixture, positive_int, seconds, whole_number
+from .argument_types import (
+    add_backend_argument,
+    cosine,
+    decibels_or_none,
+    mixture,
+    positive_int,
+    seconds,
+    whole_number,
+)
 from .terminal_text import add_quiet_argument
 
 EXAMPLES = """examples:
@@ -74,6 +82,7 @@ def add_caption_arguments(parser: argparse.ArgumentParser) -> None:
         f"every recording (default: {SILENCE_DBFS:g})",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    add_backend_argument(parser)
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="the captioner's number type")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that a Hub repository brings")
     add_quiet_argument(parser)

@@ -24,7 +24,10 @@ from .captioner_loading import ModelIdentity
 
 FORMAT = 1
 # What a setting does that is left out, where that is not "none".
-LEFT_OUT = dict.fromkeys(("num_beams", "max_new_tokens", "dtype", "chunk_length_s"), "left to the model")
+LEFT_OUT = {
+    **dict.fromkeys(("num_beams", "max_new_tokens", "dtype", "chunk_length_s"), "left to the model"),
+    "backend": "torch",
+}
 # What manifests without a setting were written with: recordings were not cut.
 EARLIER_SETTINGS = {"chunk_length_s": 0.0, "segmentation": "fixed"}
 UNFINISHED = "unfinished"
@@ -250,4 +253,6 @@ def begin_manifest(args, model: ModelIdentity) -> Manifest:
         "min_confidence": args.min_confidence,
         "fluency_filter": args.fluency_filter or None,
     }
+    if args.backend != "torch":
+        settings["backend"] = args.backend
     return Manifest(asdict(model), settings)

@@ -82,18 +82,12 @@ def load_pipeline(args: argparse.Namespace, model: ModelIdentity):
             device=args.device,
             dtype=getattr(torch, args.dtype) if args.dtype else "auto",
             trust_remote_code=args.trust_remote_code or None,
+            model_kwargs={"backend": args.backend},
         )
-        load_encoders(captioner.processor)
-    except ModelFileError as error:
+        captioner.processor.load_encoders()
+    except (ModelFileError, ImportError) as error:
         raise ValueError(str(error)) from error
     return captioner
-
-
-def load_encoders(processor) -> None:
-    """Load the encoders, so that damage is known before the first recording."""
-    for encoder in (processor.frame_encoder, processor.clap_encoder, processor.clap_text_encoder):
-        getattr(encoder, "model", None)
-    getattr(processor.clap_text_encoder, "tokenizer", None)
 
 
 def find_folder(model: str | None) -> str:

@@ -3,7 +3,7 @@
 import argparse
 import socket
 
-from .argument_types import port_number
+from .argument_types import add_backend_argument, port_number
 from .terminal_text import print_problem
 
 INSTALL_LINE = 'pip install "enclap-hf[demo]"'
@@ -24,6 +24,7 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=port_number, help="port of the local address (default: the first free one from 7860 on)"
     )
+    add_backend_argument(parser)
     parser.add_argument("--share", action="store_true", help="also make a public address, through Gradio's servers")
 
 
@@ -42,7 +43,7 @@ def run_demo(args: argparse.Namespace) -> int:
     transformers.utils.logging.disable_progress_bar()
     try:
         # Whoever opens a shared page could have this machine load any model: there, the field for it is left out.
-        launch_demo(args.model, choose_model=not args.share, port=args.port, share=args.share)
+        launch_demo(args.model, choose_model=not args.share, port=args.port, share=args.share, backend=args.backend)
     except (OSError, ValueError) as error:
         return complain(error)
     return 0

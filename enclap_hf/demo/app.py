@@ -26,14 +26,15 @@ class DemoPage:
         model: directory or Hub repository; None for the bundled model.
         choose_model: whether visitors may name another model. For a page that only its owner can reach: whatever they
             name is downloaded and loaded.
+        backend: what computes: "torch", "onnx" or "onnx-int8".
     Raises:
         ValueError: there is no such model.
     """
 
-    def __init__(self, model: str | None = None, choose_model: bool = False):
-        self.model = model or None
+    def __init__(self, model: str | None = None, choose_model: bool = False, backend: str = "torch"):
+        self.model, self.backend = model or None, backend
         self.choose_model = choose_model
-        self.captioner = load_captioner(self.model)
+        self.captioner = load_captioner(self.model, backend)
 
     def caption(self, path: str | None, num_beams: float, num_captions: float, model: str | None = None):
         """What the button does: HTML of captions, pictures and notice, and the sound of a long recording."""
@@ -49,7 +50,7 @@ class DemoPage:
     def use_model(self, model: str | None) -> None:
         """Load another model, unless it is the current one."""
         if model != self.model:
-            self.captioner = load_captioner(model)
+            self.captioner = load_captioner(model, self.backend)
             self.model = model
 
     def build(self) -> gr.Blocks:
@@ -154,7 +155,13 @@ def make_theme() -> gr.themes.Base:
 
 
 def launch_demo(
-    model: str | None = None, *, choose_model: bool = False, port: int | None = None, share: bool = False, **options
+    model: str | None = None,
+    *,
+    choose_model: bool = False,
+    port: int | None = None,
+    share: bool = False,
+    backend: str = "torch",
+    **options,
 ):
     """Start the page and serve it until interrupted.
 
@@ -162,13 +169,14 @@ def launch_demo(
         model: directory or Hub repository; None for the bundled model.
         choose_model: whether visitors may name another model, see [`DemoPage`].
         port: of the local address; None takes a free one from 7860 on.
+        backend: what computes: "torch", "onnx" or "onnx-int8".
         share: also give the page a public address for some days, through Gradio's servers.
         options: further arguments of Gradio's `launch`.
     Raises:
         ValueError: there is no such model.
         OSError: the port is taken.
     """
-    page = DemoPage(model, choose_model).build()
+    page = DemoPage(model, choose_model, backend).build()
     return page.launch(
         server_port=port,
         share=share,

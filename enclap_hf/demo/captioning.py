@@ -12,6 +12,7 @@ import torch
 from ..data.score_digits import count_digits
 from ..hub.registration import DEFAULT_MODEL
 from ..model.audio_loading import AudioLoadError, LoadedAudio, load_audio, resample_audio
+from ..model.model_files import ModelFileError
 from ..sound_scenes import SOUND_KINDS
 from .sound_pictures import draw_recording, pad_to_one_frame
 from .timeline import format_timeline
@@ -42,8 +43,12 @@ class Description:
     heard: tuple[int, np.ndarray] | None = None
 
 
-def load_captioner(model: str | None):
+def load_captioner(model: str | None, backend: str = "torch"):
     """The captioning pipeline of a directory or Hub repository, or of the package's own model.
+
+    Args:
+        model: None for the package's own.
+        backend: what computes: "torch", "onnx" or "onnx-int8".
 
     Raises:
         ValueError: there is no such model, or it is of another kind.
@@ -51,8 +56,9 @@ def load_captioner(model: str | None):
     from transformers import pipeline
 
     try:
-        return pipeline("audio-captioning", model=model or DEFAULT_MODEL, dtype="auto")
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        options = {"dtype": "auto", "model_kwargs": {"backend": backend}}
+        return pipeline("audio-captioning", model=model or DEFAULT_MODEL, **options)
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, ModelFileError) as error:
         reason = " ".join(str(error).split())
         expected = "expected a folder or Hub repository of an EnCLAP captioner"
         raise ValueError(f"The model `{model}` cannot be loaded; {expected}. {reason}") from error

@@ -14,6 +14,8 @@ from huggingface_hub import CommitInfo
 
 from ..model.encoder_sources import PLACES_FILE, check_source
 from ..model.model_files import MODEL_FILES, WEIGHTS, read_index, read_json_object
+from ..model.onnx_names import FILES
+from ..model.onnx_names import FOLDER as GRAPH_FOLDER
 from ..model.repository import add_remote_code, list_code_files, read_json, update_json, upload_folder
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
@@ -26,6 +28,7 @@ ROOT_FILES = (
     *("readme.md", "license*", "notice*", "citation.cff"),
     *("model_card.json", "evaluation.json", "training_report.json", "*_results.json"),
 )
+GRAPH_FILES = tuple(f"{name}*.onnx" for name in FILES.values())
 SOUND_FILES = ("*.wav", "*.flac", "*.mp3", "*.ogg", "*.opus")
 # An encoder whose family does not say what its files are may bring any, but for these.
 ANY_FILES = ("*",)
@@ -112,7 +115,7 @@ def plan_upload(folder: str) -> UploadPlan:
     """
     files, left_out, root = [], {}, os.path.realpath(folder)
     code = [name.lower() for name in list_code_files()]
-    folders = {**list_encoder_files(folder), "sounds": SOUND_FILES}
+    folders = {**list_encoder_files(folder), GRAPH_FOLDER: GRAPH_FILES, "sounds": SOUND_FILES}
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
         if not is_within(path, root):
@@ -236,7 +239,7 @@ def _has_files(folder: str, files: tuple[str, ...]) -> bool:
 
 def _link_weights(source: str, target: str) -> None:
     """Copy a file, but refer to weights, which are large and never changed here, where links can be made."""
-    if source.endswith(".safetensors"):
+    if source.endswith((".safetensors", ".onnx")):
         try:
             os.symlink(os.path.realpath(source), target)
             return

@@ -136,6 +136,7 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         device: str | torch.device = "cpu",
         frame_encoder: FrameEncoder | None = None,
         with_clap: bool = True,
+        with_windows: bool = True,
         **kwargs,
     ) -> BatchFeature:
         """Prepare one recording or a list of them.
@@ -148,12 +149,14 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             device: where the log-mel windows are computed, and stay.
             frame_encoder: what the samples are for; None prepares mono waveforms of this extractor's own rate.
             with_clap: False leaves CLAP's windows out.
+            with_windows: False leaves CLAP's samples as they are, for an encoder that makes the windows itself.
             kwargs: `return_tensors`, which can only be "pt".
         Returns:
             `input_values`: list of float32 samples at the frame encoder's rate, (num_samples,) or for encoders of
             several channels (channels, num_samples);
             `input_features`: float32 (B, windows, mel frames, mel bins), log-mel in dB;
             `is_longer`: bool (B, 1), True where the three extra windows hold parts of a longer clip;
+            `clap_values`: in the place of both, list of float32 samples at CLAP's rate, without windows;
             `peak`: float32 (B,), the highest absolute sample of what an encoder hears, full scale at 1.
         Raises:
             AudioLoadError: a recording that cannot be read; the message names it.
@@ -165,17 +168,20 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         if not clips:
             raise ValueError("Got an empty list of recordings; pass at least one.")
         encoder = self.default_encoder if frame_encoder is None else frame_encoder
-        waveforms, features, is_longer, peaks = [], [], [], []
+        waveforms, features, is_longer, peaks, clap_waveforms = [], [], [], [], []
         for clip in clips:
             with open_source(clip, sampling_rate, buffers_streams=True) as reader:
-                waveform, peak, clap_input = self.prepare_recording(reader, encoder, with_clap, rng, device)
+                options = (with_clap, rng, device, with_windows)
+                waveform, peak, clap_input = self.prepare_recording(reader, encoder, *options)
             waveforms.append(waveform)
             peaks.append(peak)
             if with_clap:
-                features.append(clap_input[0])
+                (features if with_windows else clap_waveforms).append(clap_input[0])
                 is_longer.append([clap_input[1]])
         prepared = {"input_values": waveforms, "peak": torch.tensor(peaks)}
-        if with_clap:
+        if clap_waveforms:
+            prepared["clap_values"] = clap_waveforms
+        elif with_clap:
             prepared.update(input_features=torch.stack(features), is_longer=torch.tensor(is_longer))
         return BatchFeature(prepared)
 
@@ -186,17 +192,18 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         with_clap: bool,
         rng: np.random.Generator | None,
         device: str | torch.device,
+        with_windows: bool = True,
     ) -> tuple[torch.Tensor, float, tuple[torch.Tensor, bool] | None]:
         """Prepare one open recording, of which no more is held than is needed.
 
         Returns:
             what the frame encoder reads, the peak of what the encoders hear, and CLAP's windows with whether these
-            show parts of a longer clip.
+            show parts of a longer clip; without windows all of the samples at CLAP's rate, and False.
         """
         mono, rate = getattr(encoder, "num_channels", None) == 1, reader.sampling_rate
         num_heard, num_read = self.count_frame_samples(encoder, rate)
         held = max(self.clap_window_s + 1, MAX_HELD_S) * rate if with_clap else 0
-        limit = None if num_read is None else max(num_read, round(held) + 1)
+        limit = None if num_read is None or (with_clap and not with_windows) else max(num_read, round(held) + 1)
         samples = load_start(reader, limit, mono).samples
         channels = samples[None] if mono else samples  # (channels, num_samples)
         waveform = self.prepare_samples(channels, rate, encoder)
@@ -210,7 +217,8 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             windows = recording.read_windows(rng)
             return waveform, max(peak, recording.peak), (windows, self.long_clips == "fusion")
         at_clap_rate = resample_audio(samples if mono else average_channels(channels.T), rate, self.clap_sampling_rate)
-        clap_input = self.prepare_clap_windows(torch.from_numpy(at_clap_rate).to(device), rng)
+        at_clap_rate = torch.from_numpy(at_clap_rate)
+        clap_input = self.prepare_clap_windows(at_clap_rate.to(device), rng) if with_windows else (at_clap_rate, False)
         return waveform, max(find_peak(heard), find_peak(self.cut_to_clap(channels, rate))), clap_input
 
     @property

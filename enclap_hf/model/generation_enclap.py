@@ -12,12 +12,28 @@ On a CPU every clip attends to its own states, as long as they are, and each cap
 do not depend on the batch (`row_bits.py`).
 """
 
+import copy
+
 import torch
-from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin
+from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, GenerationMixin
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.bart.modeling_bart import BartAttention
 
+from .clips_apart import BATCH_ARGUMENTS, check_seeds, generate_apart
+from .configuration_enclap import NUM_EXTRA_SLOTS
+from .encoder_enclap import build_slot_mask
+from .input_checks import check_prompt, check_states
 from .onednn_linear import is_plain_inference
 from .row_bits import ALIGNMENT, ENOUGH_VALUES, attend_rows, count_slots, find_runs, has_aligned_rows, place_alike
+
+# Decoding of the published system; a repository's own generation_config.json replaces it.
+PUBLISHED_DECODING = {
+    "num_beams": 4,
+    "max_length": 50,
+    "no_repeat_ngram_size": 3,
+    "early_stopping": True,
+    "length_penalty": 1.0,
+}
 
 # Arguments of `generate` that belong to the clip and not to a beam.
 PER_CLIP_ARGUMENTS = (
@@ -134,6 +150,79 @@ def attends_plainly(layer: BartAttention, hidden_states: torch.Tensor) -> bool:
 
 class SharedAudioGenerationMixin(GenerationMixin):
     """Generation in which the beams of a clip share what the encoder said about it."""
+
+    @torch.no_grad()
+    def generate(self, inputs: torch.LongTensor | None = None, seed: int | list[int] | None = None, **kwargs):
+        """Write captions: `GenerationMixin.generate` with `audio_codes`, `clap_embedding` and `attention_mask`.
+
+        Pass `attention_mask` with every padded batch. `audio_features` or `inputs_embeds`, in place of `audio_codes`,
+        and `encoder_outputs` are accepted too and are left as they were.
+
+        On a CPU a clip's captions and scores are the same bits alone and in any batch. Samples are, too, on every
+        device but for rounding, where they are drawn from a `seed`: a whole number, from which each clip draws by
+        itself, or a list of one for each clip. Without it they come from torch's own generator, in the batch's order.
+
+        Raises:
+            ValueError: rows, frames or codes that do not fit, as in [`forward`]; a prompt, `decoder_input_ids`, that
+                has not one row for each recording; or a `seed` that is no whole number, nor one for each.
+        """
+        kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
+        given = kwargs.get("generation_config")
+        limits = [kwargs.get("max_length"), kwargs.get("max_new_tokens"), self.generation_config.max_new_tokens]
+        limits += [] if given is None else [given.max_length, given.max_new_tokens]
+        if all(limit is None for limit in limits):
+            kwargs["max_length"] = self._default_max_length()  # else transformers has a limit of its own
+        check_prompt(inputs, kwargs)
+        is_apart = self.captions_apart(seed, kwargs)
+        encoder_outputs = kwargs.get("encoder_outputs")
+        codes = kwargs.get("audio_codes") if inputs is None else inputs
+        if encoder_outputs is None and (codes is None or is_apart):
+            encoder_outputs = self.get_encoder()(
+                audio_codes=codes,
+                clap_embedding=kwargs.get("clap_embedding"),
+                attention_mask=kwargs.get("attention_mask"),
+                inputs_embeds=kwargs.pop("inputs_embeds", None),
+                audio_features=kwargs.pop("audio_features", None),
+            )
+        if encoder_outputs is not None:
+            check_states(encoder_outputs[0], self.config.d_model)
+            # Where beams share nothing, transformers repeats the outputs in place, so it gets a shell of its own.
+            kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoder_outputs[0])
+            kwargs.pop("audio_codes", None)
+            inputs = None
+        if not is_apart:
+            return super().generate(inputs, **kwargs)
+        states = kwargs["encoder_outputs"][0]
+        slot_mask = build_slot_mask(kwargs.get("attention_mask"), len(states), states.shape[1] - NUM_EXTRA_SLOTS)
+        seeds = None if seed is None else check_seeds(seed, len(states))
+        return generate_apart(super().generate, states, slot_mask, seeds, self.config.pad_token_id, kwargs)
+
+    def captions_apart(self, seed: int | list[int] | None, arguments: dict) -> bool:
+        """Whether [`generate`] captions clip by clip: samples of a seed."""
+        decoding = self.find_decoding(**arguments)
+        if any(arguments.get(name) is not None for name in BATCH_ARGUMENTS):
+            return False
+        if decoding.output_attentions or decoding.output_hidden_states:
+            return False
+        return seed is not None and bool(decoding.do_sample)
+
+    def _default_max_length(self) -> int:
+        """The model's own limit, or the published one where its generation_config.json has none."""
+        return self.generation_config.max_length or PUBLISHED_DECODING["max_length"]
+
+    def find_decoding(self, generation_config: GenerationConfig | None = None, **kwargs) -> GenerationConfig:
+        """What [`generate`] decodes with, given these arguments: the forced tokens and the limit among it."""
+        decoding = copy.deepcopy(self.generation_config if generation_config is None else generation_config)
+        decoding.update(**{name: value for name, value in kwargs.items() if hasattr(decoding, name)})
+        # As `generate` fills a configuration up, in which new tokens count before the length.
+        for name in ("forced_bos_token_id", "forced_eos_token_id", "eos_token_id", "max_length", "max_new_tokens"):
+            if getattr(decoding, name) is None:
+                setattr(decoding, name, getattr(self.generation_config, name))
+        prompt = kwargs.get("decoder_input_ids")
+        if decoding.max_new_tokens is not None:
+            decoding.max_length = decoding.max_new_tokens + (1 if prompt is None else prompt.shape[1])
+        decoding.max_length = decoding.max_length or self._default_max_length()
+        return decoding
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs):
         if expand_size == 1 or self.config._attn_implementation not in SHARING_ATTENTIONS:

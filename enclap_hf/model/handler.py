@@ -19,7 +19,7 @@ it is a list of rows {"start_s", "end_s", "caption", ...}. The toolkit sends an 
 rows come together; `captioner.stream` gives each in turn.
 
 Limits, from the environment: ENCLAP_MAX_BYTES of a file (25000000), ENCLAP_MAX_DURATION_S of a recording (120). Windows
-begin at most once a second.
+begin at most once a second. ENCLAP_BACKEND is "torch", "onnx" or "onnx-int8": what computes.
 """
 
 import base64
@@ -102,11 +102,11 @@ class EndpointHandler:
         if os.environ.get("ENCLAP_ALLOW_URLS"):
             logger.warning("ENCLAP_ALLOW_URLS has no effect: nothing is downloaded here; callers send the file itself.")
         folder = path or os.path.dirname(os.path.abspath(__file__))
-        self.captioner = pipeline("audio-captioning", model=folder, dtype="auto", trust_remote_code=True)
+        backend = {"backend": os.environ.get("ENCLAP_BACKEND") or "torch"}
+        options = {"dtype": "auto", "trust_remote_code": True, "model_kwargs": backend}
+        self.captioner = pipeline("audio-captioning", model=folder, **options)
         # Loaded here: `from_pretrained` sets the process's default dtype, which no other thread's request may meet.
-        self.captioner.processor.codec, self.captioner.processor.clap  # noqa: B018
-        if (text_tower := self.captioner.processor.clap_text_encoder) is not None:
-            text_tower.model, text_tower.tokenizer  # noqa: B018
+        self.captioner.processor.load_encoders()
         # The module beside the pipeline's own, which is the package's where that is installed, else the repository's.
         package = type(self.captioner).__module__.rpartition(".")[0]
         self._audio_loading = importlib.import_module(f"{package}.audio_loading")

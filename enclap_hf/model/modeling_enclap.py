@@ -12,13 +12,12 @@ What differs from BART:
 Layers, decoder, cache and search are those of transformers.
 """
 
-import copy
 import os
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import BartForConditionalGeneration, BartModel, BartPreTrainedModel, GenerationConfig
+from transformers import BartForConditionalGeneration, BartModel, BartPreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
 from transformers.models.bart.modeling_bart import (
     BartDecoder,
@@ -26,10 +25,11 @@ from transformers.models.bart.modeling_bart import (
     shift_tokens_right,
 )
 
-from .clips_apart import BATCH_ARGUMENTS, check_seeds, generate_apart, keeps_all_rows
+from .clips_apart import BATCH_ARGUMENTS, keeps_all_rows
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .encoder_enclap import EnClapEncoder, build_slot_mask
 from .generation_enclap import (
+    PUBLISHED_DECODING,
     RowAttention,
     SharedAudioGenerationMixin,
     SharedCrossAttention,
@@ -39,7 +39,6 @@ from .input_checks import (
     check_decoder_rows,
     check_labels,
     check_labels_were_kept,
-    check_prompt,
     check_states,
     check_targets,
 )
@@ -49,14 +48,6 @@ from .onednn_linear import is_plain_inference, mark_rows, use_onednn
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
 
 LAYERS_OF_A_BLOCK = 10  # linear ones, of a decoder: two attentions of four each, and two of the feed-forward
-# Decoding of the published system; a repository's own generation_config.json replaces it.
-PUBLISHED_DECODING = {
-    "num_beams": 4,
-    "max_length": 50,
-    "no_repeat_ngram_size": 3,
-    "early_stopping": True,
-    "length_penalty": 1.0,
-}
 
 
 @dataclass
@@ -199,12 +190,23 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         )
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, backend: str = "torch", **kwargs):
         """Load as every model of transformers, but refuse damaged files, and weights that are missing or not finite.
 
+        Args:
+            backend: "torch"; "onnx" for the graphs that `enclap export` wrote into the repository, see
+                [`~onnx_captioner.OnnxCaptioner.from_pretrained`]; or "onnx-int8", as "onnx" with `file_name="int8"`.
         Raises:
             ModelFileError: one line that names the file and the fault.
+            ValueError: another backend.
         """
+        if backend in ("onnx", "onnx-int8"):
+            from .onnx_captioner import OnnxCaptioner
+
+            graphs = {"file_name": "int8"} if backend == "onnx-int8" else {}
+            return OnnxCaptioner.from_pretrained(pretrained_model_name_or_path, **{**graphs, **kwargs})
+        if backend != "torch":
+            raise ValueError(f'Got `backend`={backend!r}; expected "torch", "onnx" or "onnx-int8".')
         return load_checked(super().from_pretrained, cls, pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
@@ -303,24 +305,6 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         )
         return result if wants_dict(self.config, return_dict) else result.to_tuple()
 
-    def _default_max_length(self) -> int:
-        """The model's own limit, or the published one where its generation_config.json has none."""
-        return self.generation_config.max_length or PUBLISHED_DECODING["max_length"]
-
-    def find_decoding(self, generation_config: GenerationConfig | None = None, **kwargs) -> GenerationConfig:
-        """What [`generate`] decodes with, given these arguments: the forced tokens and the limit among it."""
-        decoding = copy.deepcopy(self.generation_config if generation_config is None else generation_config)
-        decoding.update(**{name: value for name, value in kwargs.items() if hasattr(decoding, name)})
-        # As `generate` fills a configuration up, in which new tokens count before the length.
-        for name in ("forced_bos_token_id", "forced_eos_token_id", "eos_token_id", "max_length", "max_new_tokens"):
-            if getattr(decoding, name) is None:
-                setattr(decoding, name, getattr(self.generation_config, name))
-        prompt = kwargs.get("decoder_input_ids")
-        if decoding.max_new_tokens is not None:
-            decoding.max_length = decoding.max_new_tokens + (1 if prompt is None else prompt.shape[1])
-        decoding.max_length = decoding.max_length or self._default_max_length()
-        return decoding
-
     def wants_mcm(self, use_mcm: bool | None, audio_codes, mcm_targets: torch.Tensor, has_labels: bool) -> bool:
         """Whether a batch with targets of masked codec modelling is to compute it, see `use_mcm` of [`forward`]."""
         if use_mcm is not None:
@@ -361,58 +345,15 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
         """Shift labels (B, S) one to the right, starting with `decoder_start_token_id`."""
         return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
 
-    @torch.no_grad()
-    def generate(self, inputs: torch.LongTensor | None = None, seed: int | list[int] | None = None, **kwargs):
-        """Write captions: `GenerationMixin.generate` with `audio_codes`, `clap_embedding` and `attention_mask`.
-
-        Pass `attention_mask` with every padded batch. `audio_features` or `inputs_embeds`, in place of `audio_codes`,
-        and `encoder_outputs` are accepted too and are left as they were.
-
-        On a CPU a clip's captions and scores are the same bits alone and in any batch. Samples are, too, on every
-        device but for rounding, where they are drawn from a `seed`: a whole number, from which each clip draws by
-        itself, or a list of one for each clip. Without it they come from torch's own generator, in the batch's order.
-
-        Raises:
-            ValueError: rows, frames or codes that do not fit, as in [`forward`]; a prompt, `decoder_input_ids`, that
-                has not one row for each recording; or a `seed` that is no whole number, nor one for each.
-        """
-        kwargs.pop("mcm_targets", None)  # Seq2SeqTrainer passes a whole batch of the collator
-        given = kwargs.get("generation_config")
-        limits = [kwargs.get("max_length"), kwargs.get("max_new_tokens"), self.generation_config.max_new_tokens]
-        limits += [] if given is None else [given.max_length, given.max_new_tokens]
-        if all(limit is None for limit in limits):
-            kwargs["max_length"] = self._default_max_length()  # else transformers has a limit of its own
-        check_prompt(inputs, kwargs)
-        is_apart = self.captions_apart(seed, kwargs)
-        encoder_outputs = kwargs.get("encoder_outputs")
-        codes = kwargs.get("audio_codes") if inputs is None else inputs
-        if encoder_outputs is None and (codes is None or is_apart):
-            frames, features = kwargs.pop("inputs_embeds", None), kwargs.pop("audio_features", None)
-            encoder_outputs = self.model.encode(
-                codes, kwargs.get("clap_embedding"), kwargs.get("attention_mask"), frames, features
-            )
-        if encoder_outputs is not None:
-            check_states(encoder_outputs[0], self.config.d_model)
-            # Where beams share nothing, transformers repeats the outputs in place, so it gets a shell of its own.
-            kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoder_outputs[0])
-            kwargs.pop("audio_codes", None)
-            inputs = None
-        if not is_apart:
-            return super().generate(inputs, **kwargs)
-        states = kwargs["encoder_outputs"][0]
-        slot_mask = build_slot_mask(kwargs.get("attention_mask"), len(states), states.shape[1] - NUM_EXTRA_SLOTS)
-        seeds = None if seed is None else check_seeds(seed, len(states))
-        return generate_apart(super().generate, states, slot_mask, seeds, self.config.pad_token_id, kwargs)
-
     def captions_apart(self, seed: int | list[int] | None, arguments: dict) -> bool:
         """Whether [`generate`] captions clip by clip: samples of a seed, and what would depend on a batch on a CPU."""
+        if super().captions_apart(seed, arguments):
+            return True
         decoding = self.find_decoding(**arguments)
         if any(arguments.get(name) is not None for name in BATCH_ARGUMENTS) or self.training:
             return False
         if decoding.output_attentions or decoding.output_hidden_states:
             return False
-        if seed is not None and decoding.do_sample:
-            return True
         if self.device.type != "cpu" or not is_plain_inference(self.final_logits_bias):
             return False
         return not (

@@ -107,6 +107,8 @@ class AudioCaptioningPipeline(Pipeline):
         self.processor.check_captioner(self.model.config)
         self.processor.to(self.device)
         self.plan_windows(self._preprocess_params)
+        if getattr(self.model, "front_end", None) is not None:
+            self.processor.use_front_end(self.model.front_end)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_has_said_windows": False}  # whether it was used decides no hash
@@ -289,7 +291,7 @@ class AudioCaptioningPipeline(Pipeline):
         choice, generate_kwargs = read_choice(arguments)
         batch = self.processor.encode_prepared(join_prepared(clips)).to(self.device)
         mask = batch.pop("attention_mask")
-        states = self.model.model.encoder(**batch, attention_mask=mask)[0]
+        states = self.model.get_encoder()(**batch, attention_mask=mask)[0]
         prompt = generate_kwargs.get("decoder_input_ids")
         if prompt is not None and len(prompt) == 1:  # one for all
             prompt = prompt.expand(len(clips), -1)
@@ -361,6 +363,8 @@ def is_worth_saying(plan: WindowPlan, piece: CaptionedPiece) -> bool:
 def join_prepared(clips: list[dict]) -> dict:
     """What the processor prepared of each clip, as it prepares several."""
     joined = {"input_values": [clip["input_values"][0] for clip in clips]}
+    if "clap_values" in clips[0]:
+        joined["clap_values"] = [clip["clap_values"][0] for clip in clips]
     for name in ("input_features", "is_longer"):
         if name in clips[0]:
             joined[name] = torch.cat([clip[name] for clip in clips])

@@ -36,6 +36,7 @@ from .fit_checks import (
 from .frame_encoder import FrameEncoder, freeze, pad_frames
 from .frame_encoder_families import find_family, find_family_name
 from .frozen_encoders import PARTS, FrozenEncoders
+from .onnx_front_end import OnnxFrontEnd
 from .processor_arguments import check_unpadded, sort_arguments
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
 from .repository_checks import explained_loading
@@ -96,6 +97,7 @@ class EnClapProcessor(ProcessorMixin):
         self.sequence_vector = sequence_vector
         self._location = {}  # where this processor was loaded from; empty when it was built in memory
         self._encoders = None
+        self._front_end = None  # what encodes in their place
         super().__init__(feature_extractor, tokenizer, **kwargs)
 
     # Making one
@@ -235,6 +237,29 @@ class EnClapProcessor(ProcessorMixin):
         """The stock CLAP audio tower, frozen, float32."""
         return None if self.clap_encoder is None else self.clap_encoder.model
 
+    @property
+    def front_end(self) -> OnnxFrontEnd | None:
+        """What encodes recordings in the place of the encoders' weights; None where these do."""
+        return self._front_end
+
+    def use_front_end(self, front_end: OnnxFrontEnd | None) -> None:
+        """Encode recordings with the graph of an ONNX captioner, `model.front_end`, or with None by torch again.
+
+        Raises:
+            ModelFileError: the graph was exported for another processor.
+        """
+        if front_end is not None:
+            front_end.check_processor(self)
+        self._front_end = front_end
+
+    def load_encoders(self) -> None:
+        """Read now what encodes recordings, so that damage is known before the first one."""
+        if self.front_end is not None:
+            self.front_end.graph.session  # noqa: B018
+            return
+        for encoder in (self.frame_encoder, self.clap_encoder):
+            getattr(encoder, "model", None)
+
     def to(self, device: str | torch.device) -> "EnClapProcessor":
         """Run the encoders on `device`."""
         self.encoders.to(device)
@@ -323,6 +348,8 @@ class EnClapProcessor(ProcessorMixin):
         Raises:
             AudioLoadError: a recording that cannot be read; the message names it.
         """
+        if rng is not None and self.front_end is not None:
+            raise ValueError("Got `rng`, and a front end of ONNX draws no windows; leave it out, or encode by torch.")
         return self.feature_extractor(
             audio,
             sampling_rate=sampling_rate,
@@ -330,6 +357,7 @@ class EnClapProcessor(ProcessorMixin):
             device=self.encoders.device,
             frame_encoder=self.frame_encoder,
             with_clap=self.sequence_vector == "clap",
+            with_windows=self.front_end is None,
         )
 
     def encode_prepared(self, prepared: dict) -> BatchFeature:
@@ -340,6 +368,11 @@ class EnClapProcessor(ProcessorMixin):
             [`__call__`].
         """
         is_codes = self.frame_encoder.kind == "codes"
+        if self.front_end is not None:
+            frames, embeddings = self.front_end.encode(prepared["input_values"], prepared.get("clap_values"))
+            kept = self.feature_extractor.max_codec_frames
+            batch = pad_frames([codes[:kept] for codes in frames], self.frame_encoder.codebook_size)
+            return BatchFeature(batch if embeddings is None else {**batch, "clap_embedding": embeddings})
         batch = pad_frames(
             self.encode_frames(prepared["input_values"]), self.frame_encoder.codebook_size if is_codes else None
         )

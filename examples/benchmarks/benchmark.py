@@ -6,6 +6,7 @@
     python examples/benchmarks/benchmark.py --batch-size 16 --stages caption --dtype bfloat16
     python examples/benchmarks/benchmark.py --stages encoder caption --lengths 750 375 187 93 750 375 187 93
     python examples/benchmarks/benchmark.py --stages --scenes 200 --dtype bfloat16  # captions that stay the same
+    python examples/benchmarks/benchmark.py --stages --batch-size 1 --backends torch onnx onnx-int8 --memory
 
 Weights are random, in the published shapes, and the same for both ways; clips are 10 s of noise. The two ways run in
 turns (A B A B) and have to agree before they are timed: the same ids, codes, losses and gradients in float32. Each clip
@@ -24,6 +25,7 @@ import time
 import warnings
 
 import torch
+from benchmark_backends import BACKENDS, compare_backends
 from benchmark_models import SIZES, Bench
 from benchmark_stages import Stage, make_stages
 from torch.utils.flop_counter import FlopCounterMode
@@ -51,6 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cold", action="store_true", help="no warm-up, and no count of operations: for long stages")
     parser.add_argument("--memory", action="store_true", help="measure peak memory too, one more run of each way")
     parser.add_argument("--scenes", type=int, default=0, help="sound scenes that the default model captions in --dtype")
+    parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=[], help="compare these, see the file of it")
     parser.add_argument("--only", choices=("ours", "stock"), help=argparse.SUPPRESS)  # a run for its memory
     args = parser.parse_args()
     if args.lengths:
@@ -224,6 +227,8 @@ def main() -> None:
                 **result["equal_captions"]
             )
         )
+    if args.backends:
+        result["backends"] = compare_backends(Bench(args), args)
     print(json.dumps(result))
 
 

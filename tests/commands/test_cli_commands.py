@@ -28,6 +28,7 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
         (["score"], "--references"),
         (["scenes"], "--num-scenes"),
         (["convert"], "--encodec"),
+        (["export"], "--quantize"),
         (["push"], "OWNER/NAME"),
         (["demo"], "usage: enclap demo"),
         (["info"], "--json"),

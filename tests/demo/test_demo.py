@@ -270,7 +270,7 @@ def test_visitors_of_a_shared_page_cannot_load_models(repository, recording, mon
 
     page = DemoPage(repository)
     loaded = []
-    monkeypatch.setattr("enclap_hf.demo.app.load_captioner", lambda model: loaded.append(model))
+    monkeypatch.setattr("enclap_hf.demo.app.load_captioner", lambda model, backend: loaded.append(model))
     assert repository in page.caption(recording, 1, 1, "owner/other")[2] and loaded == []
     fields = {block.get("props", {}).get("label"): block["props"] for block in page.build().config["components"]}
     assert fields["Model"]["visible"] is False and fields["Beams"]["visible"] is True

@@ -43,6 +43,16 @@ def test_it_says_what_bfloat16_leaves_the_same():
     assert result["equal_captions"]["scenes"] == 2 and 0 <= result["equal_captions"]["share"] <= 1
 
 
+@pytest.mark.slow
+def test_it_compares_backends():
+    run = run_benchmark("--stages", "--backends", "torch", "onnx", "onnx-int8", "--memory")
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout.splitlines()[-1])["backends"]
+    assert result["caption"]["onnx"]["same"] == result["front_end"]["onnx"]["same"] == "100.0000% equal"
+    assert all(row["s"] > 0 for stage in ("front_end", "encoder", "beam", "caption") for row in result[stage].values())
+    assert all(peak > 0 for peak in result["peak_gib"].values())
+
+
 def test_results_that_differ_stop_it(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPT.parent)
     import torch
