@@ -49,28 +49,45 @@ def compute_cider_d(candidates: Sequence[str], references: Sequence[Sequence[str
         the mean over the clips, and the clips' scores, each from 0 to 10.
     Source: Vedantam et al., CVPR 2015, section "CIDEr-D", with sigma 6 and n-grams up to 4.
     """
-    reference_counts = [[count_ngrams(reference.split()) for reference in clip] for clip in references]
-    document_frequency: Counter = Counter()
-    for clip_counts in reference_counts:
-        document_frequency.update({ngram for counts in clip_counts for order in counts for ngram in order})
-    log_num_documents = math.log(len(references))
-    idf = {ngram: log_num_documents - math.log(frequency) for ngram, frequency in document_frequency.items()}
-    if not any(idf.values()):
+    scorer = CiderD(references)
+    if not any(scorer.idf.values()):
         logger.warning(
             "CIDEr-D is 0 whatever the captions are: words count by how few clips have them in their references, and "
             "with %s no word is rarer than another. Score more clips together.",
             "one clip" if len(references) == 1 else "the same references for all clips",
         )
-
-    per_clip = []
-    for caption, clip_counts in zip(candidates, reference_counts, strict=True):
-        candidate = count_ngrams(caption.split())
-        weights = [_tf_idf(counts, idf, log_num_documents) for counts in candidate]
-        norms = [math.sqrt(sum(weight * weight for weight in order.values())) for order in weights]
-        length = sum(candidate[1].values())
-        similarities = [_similarity(weights, norms, length, counts, idf) for counts in clip_counts]
-        per_clip.append(SCALE * sum(similarities) / len(similarities))
+    per_clip = [scorer.score(caption, clip) for caption, clip in zip(candidates, references, strict=True)]
     return sum(per_clip) / len(per_clip), per_clip
+
+
+class CiderD:
+    """CIDEr-D with the document frequencies of some clips, such as those of a training set.
+
+    Args:
+        references: for each clip, its tokenised references, tokens joined by blanks.
+
+    Attributes:
+        idf: weight of each n-gram.
+    """
+
+    def __init__(self, references: Sequence[Sequence[str]]):
+        document_frequency: Counter = Counter()
+        for clip in references:
+            counts = [count_ngrams(reference.split()) for reference in clip]
+            document_frequency.update({ngram for orders in counts for order in orders for ngram in order})
+        self._unseen_idf = math.log(len(references))
+        self.idf = {ngram: self._unseen_idf - math.log(frequency) for ngram, frequency in document_frequency.items()}
+
+    def score(self, candidate: str, references: Sequence[str]) -> float:
+        """CIDEr-D of a tokenised caption against tokenised references, from 0 to 10."""
+        counts = count_ngrams(candidate.split())
+        weights = [_tf_idf(order, self.idf, self._unseen_idf) for order in counts]
+        norms = [math.sqrt(sum(weight * weight for weight in order.values())) for order in weights]
+        length = sum(counts[1].values())
+        similarities = [
+            _similarity(weights, norms, length, count_ngrams(reference.split()), self.idf) for reference in references
+        ]
+        return SCALE * sum(similarities) / len(similarities)
 
 
 def _tf_idf(counts: Counter, idf: dict[tuple, float], unseen_idf: float) -> dict[tuple, float]:

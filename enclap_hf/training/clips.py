@@ -69,6 +69,7 @@ class TrainingClips(torch.utils.data.Dataset):
         sizes: examples of each part.
         lengths: codec frames T of every example.
         names, references: of every clip, in order.
+        gives_references: whether examples come with the `references` of their clip, as a reward needs them; False.
 
     Raises:
         CaptionDataError: an unknown choice of captions, or features of too few codebooks.
@@ -97,7 +98,7 @@ class TrainingClips(torch.utils.data.Dataset):
                     "prepare the features again with more, or lower `num_codebooks`."
                 )
         self.parts, self.tokenizer, self.shown, self.weights = list(parts), tokenizer, shown, weights
-        self.max_caption_tokens = max_caption_tokens
+        self.max_caption_tokens, self.gives_references = max_caption_tokens, False
         self.names = [name for part in parts for name in part.names]
         self.references = [list(captions) for part in parts for captions in part.captions]
         self._clip_starts = np.cumsum([0, *map(len, parts)])
@@ -127,6 +128,8 @@ class TrainingClips(torch.utils.data.Dataset):
         part = int(np.searchsorted(self._clip_starts, clip, side="right")) - 1
         features = self.parts[part][clip - int(self._clip_starts[part])]
         inputs = self.shown.apply(features)
+        if self.gives_references:
+            inputs["references"] = self.references[clip]
         return {**inputs, "labels": tokenize(self.tokenizer, self.references[clip][caption], self.max_caption_tokens)}
 
     def warn_of_long_captions(self) -> int:

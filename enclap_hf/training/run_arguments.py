@@ -12,6 +12,8 @@ from ..data.caption_clips import CaptionDataError
 from ..model.configuration_enclap import EnClapConfig
 from .clips import CAPTION_CHOICES
 from .recipes import parse_json_object
+from .reward_trainer import RewardSettings
+from .rewards import read_reward
 from .trainer_settings import check_settings, find_sampling_strategy
 
 logger = logging.getLogger(__name__)
@@ -176,6 +178,17 @@ class CaptioningTrainingArguments(Seq2SeqTrainingArguments):
     predict_with_generate: bool = field(
         default=True, metadata={"help": "caption the validation and test clips and score the captions"}
     )
+    reward: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "train on a reward of whole captions, in a second stage: cider_d, clap, or both with weights, such "
+            "as cider_d=0.8,clap=0.2"
+        },
+    )
+    reward_share: float = field(
+        default=0.9, metadata={"help": "share of the reward's loss; the rest is that of the captions' words"}
+    )
+    reward_samples: int = field(default=5, metadata={"help": "captions drawn of each clip to be rewarded"})
 
 
 def check_arguments(model_args, data_args, training_args) -> None:
@@ -206,6 +219,11 @@ def check_arguments(model_args, data_args, training_args) -> None:
     is_other = os.path.realpath(model) != os.path.realpath(folder)
     if not training_args.do_train and is_other and os.path.exists(os.path.join(folder, "model.safetensors")):
         raise ValueError(f"{folder} holds another model and its scores; choose another `output_dir`.")
+    if training_args.reward is not None:
+        read_reward(training_args.reward)
+        RewardSettings(training_args.reward_share, training_args.reward_samples)
+        if data_args.streaming:
+            raise ValueError("Got a stream with a `reward`, which needs all references at once; leave one of them out.")
     if training_args.do_train:
         check_settings(training_args, data_args.max_frames_per_batch)
         if data_args.streaming:
@@ -241,6 +259,8 @@ def find_run_arguments(model_args, data_args, training_args) -> dict:
     values = {**asdict(data_args), **training_args.to_dict()}
     found = {**asdict(model_args), **{name: values[name] for name in _TRAINING_FIELDS if name in values}}
     clips = training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps
+    if training_args.reward is not None:
+        found.update({name: values[name] for name in ("reward", "reward_share", "reward_samples")})
     found["clips_per_step"] = clips * training_args.world_size
     return json.loads(json.dumps(found))
 
