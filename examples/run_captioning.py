@@ -45,8 +45,7 @@ from enclap_hf.training.report import (
     describe_training,
     write_predictions,
 )
-from enclap_hf.training.reward_trainer import RewardSettings, RewardTrainer
-from enclap_hf.training.rewards import CaptionReward, read_reward
+from enclap_hf.training.reward_trainer import choose_trainer
 from enclap_hf.training.run_arguments import (
     RUN_ARGUMENTS,
     CaptioningTrainingArguments,
@@ -181,13 +180,7 @@ def build_trainer(model_args, data_args, training_args, model, processor, clips,
     config = model.config
     if scorer is not None and "validation" in clips:
         scorer.references = clips["validation"].references
-    trainer_class, options = EnClapTrainer, {}
-    if training_args.reward is not None and training_args.do_train:
-        clips["train"].gives_references = True
-        weights, tower = read_reward(training_args.reward), processor.clap_text_encoder
-        settings = RewardSettings(training_args.reward_share, training_args.reward_samples)
-        reward = CaptionReward(weights, clips["train"].references, tower)
-        trainer_class, options = RewardTrainer, {"reward": reward, "settings": settings}
+    trainer_class, options = choose_trainer(training_args, clips.get("train"), processor)
     return trainer_class(
         model=model,
         args=training_args,

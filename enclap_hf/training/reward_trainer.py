@@ -20,7 +20,7 @@ from ..model.candidates import generate_candidates
 from ..model.caption_choice import CandidateSearch
 from ..model.caption_scores import find_scored_tokens
 from ..model.losses_enclap import IGNORED_TARGET, count_targets, counts_hidden_codes, smoothed_caption_loss
-from .rewards import CaptionReward
+from .rewards import CaptionReward, read_reward
 from .trainer import AUDIO_INPUTS, EnClapTrainer
 
 
@@ -182,6 +182,21 @@ class RewardTrainer(EnClapTrainer):
             logs.update(dict(zip(names, sums, strict=True)))
             self._reward_sums, self._reward_batches = None, 0
         super().log(logs, start_time)
+
+
+def choose_trainer(args, clips, processor) -> tuple[type[EnClapTrainer], dict]:
+    """The trainer that a run's arguments ask for, and what it takes beside those of [`EnClapTrainer`].
+
+    Args:
+        args: [`~enclap_hf.training.run_arguments.CaptioningTrainingArguments`].
+        clips: [`~enclap_hf.training.clips.TrainingClips`] to train on, which then give their references; or None.
+        processor: [`EnClapProcessor`] of the captioner.
+    """
+    if args.reward is None or clips is None:
+        return EnClapTrainer, {}
+    clips.gives_references = True
+    reward = CaptionReward(read_reward(args.reward), clips.references, processor.clap_text_encoder)
+    return RewardTrainer, {"reward": reward, "settings": RewardSettings(args.reward_share, args.reward_samples)}
 
 
 def fold_key(key: list[int]) -> int:
