@@ -34,6 +34,7 @@ def test_the_repository_is_self_contained_and_small():
     assert size <= 15e6
     names = {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*")}
     assert {"model.safetensors", "codec/model.safetensors", "clap/model.safetensors", "tokenizer.json"} <= names
+    assert {"clap_text/model.safetensors", "clap_text/tokenizer.json"} <= names
 
 
 def test_weights_are_small_on_disk_and_compute_in_float32():
@@ -60,6 +61,15 @@ def test_unseen_scenes_of_one_event_are_named(caption):
         for scene, result in zip(scenes, results, strict=True)
     )
     assert right >= 36
+
+
+def test_its_confidence_tells_captions_of_unseen_scenes_from_those_of_others(caption):
+    scenes = [make_scene(seed) for seed in range(600_100, 600_140)]
+    clips = [{"array": scene.audio, "sampling_rate": scene.sampling_rate} for scene in scenes]
+    others = scenes[1:] + scenes[:1]
+    pairs = [[scene.captions[0], other.captions[0]] for scene, other in zip(scenes, others, strict=True)]
+    right, wrong = zip(*caption.processor.score_captions(clips, pairs), strict=True)
+    assert sum(a > b for a in right for b in wrong) >= 0.95 * len(right) * len(wrong)
 
 
 def test_a_saved_copy_captions_alike(caption, tmp_path):
