@@ -79,7 +79,9 @@ def find_checkpoint(model_args, data_args, training_args) -> str | None:
     """The checkpoint that training goes on from; a run that was begun with other arguments is not gone on with."""
     named, folder = training_args.resume_from_checkpoint, training_args.output_dir
     if named and not os.path.isfile(os.path.join(named, "trainer_state.json")):
-        raise ValueError(f"Got `resume_from_checkpoint` {named}, which is no checkpoint; left out, it is the last one.")
+        raise ValueError(
+            f"Got `resume_from_checkpoint` {named}, which is not a checkpoint; left out, it is the last one."
+        )
     checkpoint = named or find_last_complete_checkpoint(folder, training_args.world_size)
     arguments = find_run_arguments(model_args, data_args, training_args)
     if named or checkpoint is None:

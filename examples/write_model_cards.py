@@ -2,7 +2,7 @@
 
     python examples/write_model_cards.py
 
-Run it after the default model was trained or evaluated, after a recipe or `model_cards/published_checkpoints.json`
+Run it after the default model was trained or evaluated, after a recipe or `enclap_hf/hub/published_checkpoints.json`
 (what is known of the published checkpoints) was edited, and when the package has a new version.
 """
 
@@ -11,7 +11,9 @@ from pathlib import Path
 
 from enclap_hf import DEFAULT_MODEL
 from enclap_hf.hub.model_card import CaptionerCard, write_card
-from enclap_hf.hub.model_card_makers import make_default_card, make_published_card
+from enclap_hf.hub.model_card_makers import make_default_card
+from enclap_hf.hub.published_cards import make_published_card
+from enclap_hf.hub.published_weights import CARD_PREFIX, list_published
 from enclap_hf.model.repository import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -19,11 +21,10 @@ ROOT = Path(__file__).parent.parent
 
 def make_cards(default_model: Path) -> dict[str, CaptionerCard]:
     """All cards, by the names of their files."""
-    published = read_json(ROOT / "model_cards/published_checkpoints.json")
     cards = {}
-    for name, facts in published["checkpoints"].items():
-        recipe = facts["recipe"] and read_json(ROOT / f"examples/recipes/{facts['recipe']}.json")
-        cards[name] = make_published_card(name, published, recipe)
+    for checkpoint in list_published():
+        recipe = checkpoint.facts["recipe"] and read_json(ROOT / f"examples/recipes/{checkpoint.facts['recipe']}.json")
+        cards[CARD_PREFIX + checkpoint.name] = make_published_card(checkpoint, recipe)
     return {"enclap-default": make_default_card(default_model), **cards}
 
 

@@ -149,7 +149,7 @@ def leave_out(content: bytearray, others: list[bytes], rng: random.Random) -> by
 
 
 def insert_floats(content: bytearray, others: list[bytes], rng: random.Random) -> bytes:
-    """Numbers that are no samples: NaN, infinite, enormous."""
+    """Numbers that are not samples: NaN, infinite, enormous."""
     start = rng.randrange(len(content) + 1) // 4 * 4
     values = struct.pack("<3f", float("nan"), float("inf"), 1e30)
     content[start : start + 12] = values[: len(content) - start]

@@ -54,6 +54,7 @@ TEXTS = (
 TEXTS += ("file:///etc/passwd", "/etc/passwd", "data:audio/wav;base64,", "data:,x", "nan", "1e999", "ＡＡＡＡ")
 NUMBERS = (0, 1, -1, 2, 3, 16, 17, 200, 10**400, 0.5, -0.5, 1e308, float("nan"), float("inf"), True, False, 24_000)
 PARAMETERS = ("num_beams", "num_return_sequences", "max_new_tokens", "no_repeat_ngram_size", "length_penalty")
+PARAMETERS += ("chunk_length_s", "stride_length_s", "segmentation", "return_timestamps", "stream")
 PARAMETERS += ("do_sample", "temperature", "top_k", "top_p", "custom_generate", "trust_remote_code", "__class__")
 
 

@@ -1,8 +1,9 @@
 """A stand-in for the Hugging Face Hub on loopback, for tests of pushing and loading without a network.
 
-It speaks the model endpoints that huggingface_hub 1.3 to 2.4 and transformers 5 call: creating a repository, both ways
-of uploading (in the commit itself, and large files beforehand through git-LFS's batch API), commits, branches, pull
-requests, listings, and downloads by branch or commit. Errors carry the status and the `X-Error-Code` of the real Hub.
+It speaks the endpoints of models and Spaces that huggingface_hub 1.3 to 2.4 and transformers 5 call: creating a
+repository, both ways of uploading (in the commit itself, and large files beforehand through git-LFS's batch API),
+commits, branches, pull requests, listings, and downloads by branch or commit (`hub_files.py`). Errors carry the status
+and the `X-Error-Code` of the real Hub.
 Xet storage is not spoken: clients need HF_HUB_DISABLE_XET=1 wherever a file is large enough for `LARGE_FILE_BYTES`.
 """
 
@@ -16,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from hub_files import FileAnswers, Transfer
+
 LARGE_FILE_BYTES = 20_000  # the real Hub decides by size and by name; anything works for a client
 
 
@@ -28,11 +31,10 @@ class Repository:
     branches: dict[str, str] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
 
-    def commit(self, branch: str, files: dict[str, str], message: str) -> str:
-        """Add a commit to a branch; returns its id."""
-        parent = self.branches.get(branch)
-        content = json.dumps([parent, sorted(files.items()), message, len(self.commits)])
-        commit = hashlib.sha1(content.encode()).hexdigest()
+    def commit(self, branch: str, files: dict[str, str], message: str, commit: str | None = None) -> str:
+        """Add a commit to a branch; returns its id, which the test may choose."""
+        content = json.dumps([self.branches.get(branch), sorted(files.items()), message, len(self.commits)])
+        commit = commit or hashlib.sha1(content.encode()).hexdigest()
         self.commits[commit], self.messages[commit], self.branches[branch] = files, message, commit
         return commit
 
@@ -57,10 +59,16 @@ class StandInHub:
         self.folder, self.tokens = Path(folder), tokens
         self.repositories: dict[str, Repository] = {}
         self.requests: list[str] = []
+        self.transfers: list[Transfer] = []
+        self.break_after: int | None = None  # bytes of a large file, after which no more come
+        self.is_broken_off, self.may_close = threading.Event(), threading.Event()  # such a connection waits for this
+        self.may_close.set()
+        self.damaged: set[str] = set()  # contents that are sent with a wrong byte
         self.unknown_requests: list[str] = []
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self.files_endpoint = f"http://localhost:{self._server.server_port}"  # another host, as clients see it
 
     def __enter__(self) -> "StandInHub":
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -69,6 +77,12 @@ class StandInHub:
     def __exit__(self, *_) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def add(self, repo_id: str, files: dict[str, bytes], private: bool = False, commit: str | None = None) -> None:
+        """Make a repository with files; the name of a Space begins with "spaces/"."""
+        repository = self.repositories[repo_id] = Repository(private)
+        stored = {path: self.store(content) for path, content in files.items()}
+        repository.commit("main", stored, "initial commit", commit)
 
     def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
         """Paths and contents of a revision."""
@@ -100,14 +114,14 @@ def git_blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(FileAnswers, BaseHTTPRequestHandler):
     """Answers one request; `ROUTES` says which method for which."""
 
     hub: StandInHub
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_) -> None:
-        """Say nothing on the terminal."""
+        pass
 
     def do_GET(self) -> None:
         self._dispatch()
@@ -125,7 +139,11 @@ class _Handler(BaseHTTPRequestHandler):
                 for pattern, answer in ROUTES:
                     match = re.fullmatch(pattern, request)
                     if match:
-                        answer(self, **{name: unquote(part) for name, part in match.groupdict().items() if part})
+                        parts = {name: unquote(part) for name, part in match.groupdict().items() if part}
+                        kind = parts.pop("kind", "models")
+                        if kind != "models":
+                            parts["repo_id"] = f"{kind}/{parts['repo_id']}"
+                        answer(self, **parts)
                         return
                 self.hub.unknown_requests.append(request)
                 raise HubError(501, f"The stand-in does not know {request}")
@@ -164,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         return bool(user and user["write"] and namespace in [user["name"], *user["organisations"]])
 
     def _repository(self, repo_id: str, to_write: bool = False) -> Repository:
-        user, namespace = self._user(), repo_id.split("/")[0]
+        user, namespace = self._user(), repo_id.split("/")[-2]
         repository = self.hub.repositories.get(repo_id)
         is_member = user is not None and namespace in [user["name"], *user["organisations"]]
         if repository is None or (repository.private and not is_member):  # the Hub does not tell which
@@ -287,6 +305,9 @@ class _Handler(BaseHTTPRequestHandler):
         facts = {"id": repo_id, "sha": commit, "private": repository.private, "siblings": siblings, "tags": []}
         self._send_json({**facts, "author": repo_id.split("/")[0]})
 
+    def not_found(self, commit: str) -> HubError:
+        return HubError(404, "Entry not found", "EntryNotFound", commit)
+
     def list_files(self, repo_id: str, revision: str, folder: str = "") -> None:
         repository = self._repository(repo_id)
         commit = self._commit(repository, revision)
@@ -305,20 +326,9 @@ class _Handler(BaseHTTPRequestHandler):
                 entries.append(self.hub.describe_file(path, repository.commits[commit][path]))
         self._send_json(entries)
 
-    def send_file(self, repo_id: str, revision: str, path: str) -> None:
-        repository = self._repository(repo_id)
-        commit = self._commit(repository, revision)
-        sha256 = repository.commits[commit].get(path)
-        if sha256 is None:
-            raise HubError(404, "Entry not found", "EntryNotFound", commit)
-        content = self.hub.read(sha256)
-        is_large = len(content) >= LARGE_FILE_BYTES
-        etag = sha256 if is_large else git_blob_id(content)
-        self._send(content, 200, {"ETag": f'"{etag}"', "X-Repo-Commit": commit})
-
 
 _REPOSITORY = r"(?P<repo_id>[^/]+/[^/]+)"
-_API = f"/api/models/{_REPOSITORY}"
+_API = f"/api/(?P<kind>models|spaces|datasets)/{_REPOSITORY}"
 ROUTES = (
     (r"GET /api/whoami-v2", _Handler.whoami),
     (r"GET /api/agent-harnesses", _Handler.list_harnesses),  # asked once a day, for the client's name
@@ -332,5 +342,10 @@ ROUTES = (
     (rf"GET {_API}/refs", _Handler.list_branches),
     (rf"GET {_API}(/revision/(?P<revision>[^/]+))?", _Handler.describe_repository),
     (rf"GET {_API}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", _Handler.list_files),
-    (rf"(GET|HEAD) /{_REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.send_file),
+    (rf"POST {_API}/paths-info/(?P<revision>[^/]+)", _Handler.list_paths),
+    (r"(GET|HEAD) /large-files/(?P<sha256>\w+)", _Handler.send_large_file),
+    (
+        rf"(GET|HEAD) /((?P<kind>spaces|datasets)/)?{_REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<path>.+)",
+        _Handler.send_file,
+    ),
 )

@@ -3,9 +3,10 @@
     python tests/kill_caption.py --kills 20 --seed 0                forks of one process, with a tiny model loaded once
     python tests/kill_caption.py --kills 5 --seed 0 --program       the program itself, with the bundled model
 
-Each kill is SIGKILL, SIGTERM or SIGINT, into csv or jsonl, with one or two captions for each recording, read ahead in a
-worker process or not. After it the file must hold whole rows of the unbroken run and nothing else; resumed, all of
-them, each once, with those that were there before. Now and then the resumed run is killed, too, before the last one.
+Each kill is SIGKILL, SIGTERM or SIGINT, into csv or jsonl, or json, whose rows are in a journal until it is complete;
+with one or two captions for each recording, or window of a long one, read ahead in a worker process or not. After it
+the file must hold whole rows of the unbroken run and nothing else; resumed, all of them, each once, with those that
+were there before. Now and then the resumed run is killed, too, before the last one.
 Prints what happened by kind; exit status 1 where anything was lost or wrong. Needs a system that can fork.
 """
 
@@ -27,6 +28,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 NUM_CLIPS = 12
+# Seconds of long recordings, and of their windows.
+LONG_S, CHUNK_LENGTH_S, NUM_WINDOWS = (9.4, 7.2), 2, 9
 # A run that has not got this far by then hangs.
 PATIENCE_S = 300
 
@@ -47,6 +50,7 @@ class Setting:
             "--num-beams": 2,
             "--num-workers": self.num_workers,
             "--batch-size": self.batch_size,
+            "--chunk-length-s": CHUNK_LENGTH_S,
         }
         return [str(word) for option in options.items() for word in option]
 
@@ -104,15 +108,26 @@ def write_recordings(folder: Path) -> None:
     folder.mkdir()
     for i in range(NUM_CLIPS):
         soundfile.write(folder / f"clip {i:02}.wav", make_clip(0.3 + 0.13 * (i * 7 % NUM_CLIPS), i), 24_000)
+    for i, duration_s in enumerate(LONG_S):
+        soundfile.write(folder / f"long {i}.flac", make_clip(duration_s, 50 + i), 24_000)
     (folder / "broken.wav").write_bytes(b"RIFF")
+
+
+def find_rows(output: Path) -> Path:
+    """Where the rows of an output are: in itself, or for one that is not complete in its journal."""
+    is_journalled = output.suffix == ".json" and not output.exists()
+    return output.with_name(f"{output.name}.rows.jsonl") if is_journalled else output
 
 
 def read_rows(output: Path) -> list[dict]:
     """All rows; anything that is not a whole row is an error."""
+    output = find_rows(output)
     content = output.read_bytes() if output.exists() else b""
     if output.suffix == ".csv":
         with open(output, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
+    elif output.suffix == ".json":
+        rows = json.loads(content)
     else:
         rows = [json.loads(line) for line in content.decode().split("\n")[:-1]]
     if content and not content.endswith(b"\n"):
@@ -122,7 +137,10 @@ def read_rows(output: Path) -> list[dict]:
 
 def make_keys(rows: list[dict]) -> list[tuple]:
     """What must be equal of rows, sorted."""
-    return sorted((row["file_name"], row.get("caption") or "", row.get("error") or "") for row in rows)
+    return sorted(
+        (row["file_name"], row.get("caption") or "", row.get("error") or "", float(row.get("start_s") or 0))
+        for row in rows
+    )
 
 
 def list_scores(rows: list[dict]) -> list[tuple]:
@@ -155,7 +173,8 @@ def kill_after_rows(process: int, output: Path, num_lines: int, delay_s: float, 
     while time.monotonic() < deadline:
         if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             break
-        if num_lines == 0 or (output.exists() and output.read_bytes().count(b"\n") >= num_lines):
+        rows = find_rows(output)
+        if num_lines == 0 or (rows.exists() and rows.read_bytes().count(b"\n") >= num_lines):
             time.sleep(delay_s)
             os.kill(process, number)
             break
@@ -191,20 +210,20 @@ class KillTest:
             status = self.run_whole(output, setting)
             self.unbroken[key] = read_rows(output)
             assert status == 1, (self.folder / "log").read_text()
-            assert len(self.unbroken[key]) == NUM_CLIPS * setting.n_best + 1
+            assert len(self.unbroken[key]) == (NUM_CLIPS + NUM_WINDOWS) * setting.n_best + 1
         return self.unbroken[key]
 
     def kill_once(self, number: int) -> bool:
         """Kill one run and resume it; returns whether the kill came while it ran."""
         pick = self.random
         setting = Setting(
-            pick.choice(["csv", "jsonl"]), pick.choice([1, 2]), pick.choice([0, 0, 1]), pick.choice([1, 2])
+            pick.choice(["csv", "jsonl", "json"]), pick.choice([1, 2]), pick.choice([0, 0, 1]), pick.choice([1, 2])
         )
         expected = self.find_unbroken(setting)
         output = self.folder / f"killed{number}.{setting.extension}"
         name = pick.choice(SIGNALS)
         arguments = [str(self.folder / "in"), "--output", str(output), *setting.arguments]
-        num_lines = pick.randrange(2, NUM_CLIPS * setting.n_best - 2)
+        num_lines = pick.randrange(2, (NUM_CLIPS + NUM_WINDOWS) * setting.n_best - 2)
         process = self.runs.start(arguments, self.folder / "log")
         status = kill_after_rows(process, output, num_lines, pick.uniform(0, 0.06), name)
         if status not in (-name, 130):
@@ -251,6 +270,8 @@ class KillTest:
         if status != 1:
             self.problems.append(f"{what}: exit status {status}; {(self.folder / 'log').read_text()}")
         beside = {path.name for path in self.folder.glob(f"{output.name}?*")} - {f"{output.name}.manifest.json"}
+        if output.suffix == ".json":  # kept for the recording that failed
+            beside -= {f"{output.name}.rows.jsonl"}
         if beside:
             self.problems.append(f"{what}: left beside it: {sorted(beside)}")
 

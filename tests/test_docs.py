@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-REASONS = {"needs the network", "installs packages", "takes hours", "starts a server"}
+REASONS = {"needs a microphone", "needs the network", "installs packages", "takes hours", "starts a server"}
 FENCE = re.compile(r"(?:<!-- not run: (.*?) -->\n)?```(python|bash)\n(.*?)```", re.DOTALL)
 
 

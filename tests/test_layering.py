@@ -1,6 +1,7 @@
 """Imports go down only and run in no circle, what travels with a model is flat, and folders keep their own names."""
 
 import ast
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,12 @@ LAYERS = (
     {"__main__"},
 )
 TOP_LEVEL = {"__init__", "__main__", "cli", "version", "py.typed", "default_model"} | set().union(*LAYERS)
+# What a clone shows first; nothing else without a reason.
+REPOSITORY = {
+    *(".ci", ".github", ".gitignore", ".pre-commit-config.yaml", "pyproject.toml", "setup.py"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE"),
+    *("constraints.txt", "constraints-oldest.txt", "enclap_hf", "examples", "tests", "model_cards", "docs"),
+}
 # The package's own names: light, and imported by whoever needs the bundled model or the version.
 ROOT = "__init__"
 
@@ -64,6 +71,12 @@ def rank(folder: str) -> int:
 def test_the_top_level_of_the_package_is_the_known_one():
     present = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.name != "__pycache__"}
     assert present <= TOP_LEVEL, f"{sorted(present - TOP_LEVEL)} has no place in the tree"
+
+
+@pytest.mark.skipif(not (PACKAGE.parent / ".git").exists(), reason="not a clone")
+def test_the_top_level_of_the_repository_is_the_known_one():
+    listed = subprocess.run(["git", "ls-files"], cwd=PACKAGE.parent, capture_output=True, text=True, check=True).stdout
+    assert {line.split("/")[0] for line in listed.splitlines()} == REPOSITORY
 
 
 @pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder != ROOT])

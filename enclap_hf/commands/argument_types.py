@@ -18,21 +18,33 @@ def add_backend_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def positive_int(text: str) -> int:
-    """An argument that counts something."""
+    """An argument that counts something.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not one.
+    """
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
     return int(text)
 
 
 def whole_number(text: str) -> int:
-    """An argument that counts something, or 0 for none."""
+    """An argument that counts something, or 0 for none.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not one.
+    """
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 0")
     return int(text)
 
 
 def decibels_or_none(text: str) -> float | None:
-    """A level in decibels below full scale, or None for "none"."""
+    """A level in decibels below full scale, or None for "none".
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not one.
+    """
     if text.lower() == "none":
         return None
     try:
@@ -44,8 +56,46 @@ def decibels_or_none(text: str) -> float | None:
     return level
 
 
+def seconds(text: str) -> float:
+    """A length of time."""
+    try:
+        length = float(text)
+    except ValueError:
+        length = math.nan
+    if not 0 <= length < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number of seconds, 0 or more")
+    return length
+
+
+def mixture(text: str) -> str | dict[str, float]:
+    """How candidates are ranked: "clap", or "clap=0.6,consensus=0.4"."""
+    if "=" not in text:
+        return text
+    try:
+        return {name.strip(): float(weight) for name, weight in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}; expected a name, or names with weights such as clap=0.6,consensus=0.4"
+        ) from None
+
+
+def cosine(text: str) -> float:
+    """A cosine."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a number from -1 to 1")
+    return value
+
+
 def port_number(text: str) -> int:
-    """A port that a page may have."""
+    """A port that a page may have.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is not one.
+    """
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a port from 1 to 65535")
     return int(text)

@@ -6,7 +6,8 @@
     captions.csv.recordings.jsonl    these states while a run goes on, and after one was killed: one line each
 
 A recording is known by its address, its size and the time of its last change. They are read before its sound is, and
-written before its rows are, so a recording that changes meanwhile is captioned again by the next --resume.
+written before its rows are, so a recording that changes meanwhile is captioned again by the next --resume. One that is
+captioned window by window is noted as unfinished at first, and once more when all of it is done.
 """
 
 import contextlib
@@ -16,36 +17,21 @@ import os
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
+from ..model.recordings import RecordingState
 from ..version import __version__
 from .caption_output import OutputError, WholeRecordsFile, describe_failure
 from .captioner_loading import ModelIdentity
 
 FORMAT = 1
 # What a setting does that is left out, where that is not "none".
-LEFT_OUT = {**dict.fromkeys(("num_beams", "max_new_tokens", "dtype"), "left to the model"), "backend": "torch"}
+LEFT_OUT = {
+    **dict.fromkeys(("num_beams", "max_new_tokens", "dtype", "chunk_length_s"), "left to the model"),
+    "backend": "torch",
+}
+# What manifests without a setting were written with: recordings were not cut.
+EARLIER_SETTINGS = {"chunk_length_s": 0.0, "segmentation": "fixed"}
+UNFINISHED = "unfinished"
 PACKAGES = ("transformers", "torch")
-
-
-@dataclass(frozen=True)
-class RecordingState:
-    """By what a recording is known beside its address; None for what is not a file of this machine.
-
-    Args:
-        size: in bytes.
-        modified_ns: time of the last change, in nanoseconds since 1970.
-    """
-
-    size: int | None = None
-    modified_ns: int | None = None
-
-
-def read_state(path: str) -> RecordingState:
-    """The state of a recording as it is."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return RecordingState()
-    return RecordingState(status.st_size, status.st_mtime_ns)
 
 
 @dataclass
@@ -97,7 +83,7 @@ def find_difference(old: Manifest, new: Manifest) -> str | None:
     if not is_same_model(old.model, new.model):
         differences.append(("--model", describe_model(old.model), describe_model(new.model)))
     for name in dict.fromkeys([*old.settings, *new.settings]):
-        values = [settings.get(name) for settings in (old.settings, new.settings)]
+        values = [settings.get(name, EARLIER_SETTINGS.get(name)) for settings in (old.settings, new.settings)]
         if values[0] != values[1]:
             words = [LEFT_OUT.get(name, "none") if value is None else str(value).lower() for value in values]
             differences.append((f"--{name.replace('_', '-')}", *words))
@@ -149,7 +135,7 @@ def read_manifest(output: str) -> Manifest | None:
             content = json.load(file)
         if content["format"] > FORMAT:
             raise ValueError("written by a later version")
-        recordings = {name: RecordingState(*state) for name, state in content["recordings"].items()}
+        recordings = {name: parse_state(state) for name, state in content["recordings"].items()}
         manifest = Manifest(
             dict(content["model"]),
             dict(content["settings"]),
@@ -174,11 +160,28 @@ def read_states(output: str) -> dict[str, RecordingState]:
         with open(place_states(output), "rb") as file:
             for line in file:
                 try:
-                    name, size, modified_ns = json.loads(line)
+                    name, *state = json.loads(line)
+                    states[name] = parse_state(state)
                 except (ValueError, TypeError):  # cut off by a kill
                     continue
-                states[name] = RecordingState(size, modified_ns)
     return states
+
+
+def list_state(state: RecordingState) -> list:
+    """A state as JSON holds it."""
+    return [state.size, state.modified_ns, *([] if state.is_whole else [UNFINISHED])]
+
+
+def parse_state(content: list) -> RecordingState:
+    """A state that JSON held.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    size, modified_ns, *rest = content
+    if rest not in ([], [UNFINISHED]):
+        raise ValueError(f"no state of a recording: {content}")
+    return RecordingState(size, modified_ns, is_whole=not rest)
 
 
 def write_manifest(output: str, manifest: Manifest) -> None:
@@ -191,7 +194,7 @@ def write_manifest(output: str, manifest: Manifest) -> None:
     content = {
         "format": FORMAT,
         **asdict(manifest),
-        "recordings": {name: [state.size, state.modified_ns] for name, state in manifest.recordings.items()},
+        "recordings": {name: list_state(state) for name, state in manifest.recordings.items()},
     }
     try:
         with open(f"{path}.part", "w", encoding="utf-8") as file:
@@ -219,7 +222,7 @@ def open_states(output: str) -> WholeRecordsFile:
 
 def add_state(file: WholeRecordsFile, name: str, state: RecordingState) -> None:
     """Remember the state that a recording had before it was read."""
-    file.append(json.dumps([name, state.size, state.modified_ns]).encode() + b"\n")
+    file.append(json.dumps([name, *list_state(state)]).encode() + b"\n")
 
 
 def remove_states(output: str) -> None:
@@ -237,6 +240,18 @@ def begin_manifest(args, model: ModelIdentity) -> Manifest:
         "dtype": args.dtype,
         "silence_dbfs": args.silence_dbfs,
         "escape_formulas": args.escape_formulas,
+        "chunk_length_s": args.chunk_length_s,
+        "stride_length_s": args.stride_length_s,
+        "segmentation": args.segmentation or "fixed",
+        "raw_format": args.raw_format,
+        "raw_sampling_rate": args.raw_sampling_rate,
+        "raw_channels": args.raw_channels,
+        "num_candidates": args.num_candidates,
+        "candidates": args.candidates,
+        "rerank": args.rerank,
+        "seed": args.seed,
+        "min_confidence": args.min_confidence,
+        "fluency_filter": args.fluency_filter or None,
     }
     if args.backend != "torch":
         settings["backend"] = args.backend

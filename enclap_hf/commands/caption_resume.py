@@ -1,11 +1,14 @@
 """What `enclap caption --resume` keeps of an output, and what is captioned again."""
 
-import argparse
+import itertools
 import os
 from dataclasses import dataclass, field
 
-from .caption_manifest import Manifest, RecordingState, find_difference, read_manifest, read_state
-from .caption_output import has_caption, identify, identify_row, read_rows, remove_escape
+from ..model.caption_choice import CHOICES
+from ..model.recordings import RecordingState, read_state
+from .caption_manifest import Manifest, find_difference, read_manifest
+from .caption_output import read_rows
+from .caption_rows import has_caption, identify, identify_row, is_silent, remove_escape
 
 
 @dataclass
@@ -16,55 +19,77 @@ class Plan:
         waiting: recordings to caption.
         kept_rows: rows of the output that stay.
         manifest: to be written beside the output.
+        go_on_at: of long recordings that wait and of which a part is captioned, the second at which to go on.
+        kept_by_path: rows that stay of recordings that wait, where each has a document of its own.
         notices: what the user should know.
     """
 
     waiting: list[str]
     kept_rows: list[dict]
     manifest: Manifest
+    go_on_at: dict[str, float] = field(default_factory=dict)
+    kept_by_path: dict[str, list[dict]] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
 
-def plan_rows(args: argparse.Namespace, paths: list[str], manifest: Manifest) -> Plan:
+def plan_rows(output: str, rows_file: str, paths: list[str], manifest: Manifest) -> Plan:
     """Decide what is kept and what is captioned.
 
     Args:
-        args: of the command, with --resume.
+        output: beside which the manifest lies.
+        rows_file: which holds the rows, in the same folder.
         paths: recordings of this run.
         manifest: of this run, as if it started anew.
     Raises:
         ValueError: the output is another program's file, was made with another model or other settings, or its
             manifest is damaged.
     """
-    output = args.output
     recordings: dict[str, list[dict]] = {}
-    for row in read_rows(output):
+    for row in read_rows(rows_file):
         recordings.setdefault(identify_row(row, output), []).append(row)
     if not any(has_caption(row) for rows in recordings.values() for row in rows):
         recordings_here = {identify(path, "") for path in paths}
         kept = [row for name, rows in recordings.items() if name not in recordings_here for row in rows]
         return Plan(paths, kept, manifest)
     old = read_manifest(output)
-    if old is not None:
-        refuse_difference(output, old, manifest)
-        manifest.earlier_versions = [*old.earlier_versions]
-        if old.versions != manifest.versions and old.versions not in manifest.earlier_versions:
-            manifest.earlier_versions.append(old.versions)
+    adopt_manifest(output, old, manifest)
     states = find_states(output, old, recordings)
-    again = {identify(path, ""): path for path in paths}
+    waiting = {identify(path, ""): path for path in paths}
     changed = {
-        name for name, path in again.items() if name in recordings and is_changed(states.get(name), read_state(path))
+        name for name, path in waiting.items() if name in recordings and is_changed(states.get(name), read_state(path))
     }
+    go_on_at = {}
     for name, rows in recordings.items():
-        if name not in changed and is_complete(rows, old):
-            again.pop(name, None)
-    kept = [row for name, rows in recordings.items() if name not in again for row in rows]
+        if name in waiting:
+            recordings[name], is_done = find_done(rows, states.get(name), old)
+            if name in changed:
+                recordings[name] = []
+            elif is_done:
+                waiting.pop(name)
+            elif recordings[name]:
+                go_on_at[waiting[name]] = float(recordings[name][-1]["end_s"])
+    kept = [row for rows in recordings.values() for row in rows]
     folder = os.path.dirname(output)
     for row in kept:
         name = remove_escape(row["file_name"], folder)
         manifest.recordings[name] = states.get(identify(name, folder), RecordingState())
-    waiting = [path for path in paths if identify(path, "") in again]
-    return Plan(waiting, kept, manifest, list(list_notices(output, old, manifest, len(paths), waiting, len(changed))))
+    left = [path for path in paths if identify(path, "") in waiting]
+    notices = list_notices(output, old, manifest, len(paths), left, len(changed), go_on_at)
+    return Plan(left, kept, manifest, go_on_at, notices=list(notices))
+
+
+def adopt_manifest(output: str, old: Manifest | None, new: Manifest) -> None:
+    """Take over what an earlier run's manifest remembers.
+
+    Raises:
+        ValueError: it was made with another model or other settings.
+    """
+    if old is None:
+        return
+    refuse_difference(output, old, new)
+    new.earlier_versions = [*old.earlier_versions]
+    if old.versions != new.versions and old.versions not in new.earlier_versions:
+        new.earlier_versions.append(old.versions)
 
 
 def refuse_difference(output: str, old: Manifest, new: Manifest) -> None:
@@ -90,20 +115,41 @@ def is_changed(old: RecordingState | None, new: RecordingState) -> bool:
     return new != RecordingState() and new != old
 
 
-def is_complete(rows: list[dict], manifest: Manifest | None) -> bool:
-    """Whether a recording has all its captions, or is silent."""
-    captions = [row for row in rows if has_caption(row)]
-    if any(str(row.get("silent", "")).lower() == "true" for row in captions):
-        return True
-    wanted = (manifest.settings.get("num_return_sequences") if manifest else None) or 1
-    return len(captions) >= wanted
+def find_done(rows: list[dict], state: RecordingState | None, manifest: Manifest | None) -> tuple[list[dict], bool]:
+    """What of a recording's rows stays, and whether that is all of it.
+
+    A window with an error, or without some of its captions, ends what stays: the recording goes on there. Of one that
+    is not cut, then nothing stays.
+    """
+    settings = manifest.settings if manifest else {}
+    # Where captions are chosen among candidates or by their confidence, fewer may be all that there are.
+    may_be_fewer = any(settings.get(name) is not None for name in (*CHOICES, "min_confidence"))
+    wanted = 1 if may_be_fewer else settings.get("num_return_sequences") or 1
+    kept, is_whole = [], state is None or state.is_whole
+    for _, group in itertools.groupby(rows, key=lambda row: row.get("start_s")):
+        window = list(group)
+        captions = [row for row in window if has_caption(row)]
+        if len(captions) < len(window) or not (any(map(is_silent, captions)) or len(captions) >= wanted):
+            is_whole = False
+            break
+        kept += window
+    if not is_whole and (not kept or kept[-1].get("end_s") in (None, "")):
+        return [], False
+    return kept, is_whole
 
 
 def list_notices(
-    output: str, old: Manifest | None, new: Manifest, num_paths: int, waiting: list[str], num_changed: int
+    output: str,
+    old: Manifest | None,
+    new: Manifest,
+    num_paths: int,
+    waiting: list[str],
+    num_changed: int,
+    go_on_at: dict[str, float],
 ):
     """What the user should know before the run goes on."""
-    yield f"{num_paths - len(waiting)} of {num_paths} recordings are captioned already."
+    begun = f", and {len(go_on_at)} in part" if go_on_at else ""
+    yield f"{num_paths - len(waiting)} of {num_paths} recordings are captioned already{begun}."
     if old is None:
         yield (
             f"{output} has no manifest, so which model and settings its captions are from is not known; they are kept "

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
     import msvcrt
 
 # Byte that is locked on Windows, where a locked byte cannot be read: far behind the text.
@@ -60,7 +60,11 @@ def lock_output(output: str) -> Iterator[bool]:
 
 
 def take_lock(path: str, output: str) -> tuple[int, bool]:
-    """Open and lock a lock file; returns its descriptor, and whether the file system has locks."""
+    """Open and lock a lock file; returns its descriptor, and whether the file system has locks.
+
+    Raises:
+        OutputLockedError: another run holds it.
+    """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         try:

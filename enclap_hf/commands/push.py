@@ -2,6 +2,13 @@
 
 import argparse
 import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from .terminal_text import add_quiet_argument, print_problem
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+    from huggingface_hub.errors import HfHubHTTPError
 
 # Names that are listed of what is left out.
 MAX_NAMES = 20
@@ -24,6 +31,7 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--message", metavar="TEXT", help="the commit's message")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
     parser.add_argument("--token", help="access token (default: HF_TOKEN, or that of `hf auth login`)")
+    add_quiet_argument(parser)
 
 
 def run_push(args: argparse.Namespace) -> int:
@@ -37,9 +45,10 @@ def run_push(args: argparse.Namespace) -> int:
             revision=args.revision,
             commit_message=args.message,
             create_pr=args.create_pr,
+            quiet=args.quiet,
         )
     except PushError as error:
-        print(f"enclap push: {' '.join(str(error).split())}", file=sys.stderr)
+        print_problem("enclap push", error)
         return 2
     print(commit.pr_url or commit.commit_url)
     return 0
@@ -57,8 +66,14 @@ class PushError(Exception):
     """Why nothing was uploaded, and what to do."""
 
 
-def push_folder(folder: str, repo_id: str, **options):
+def push_folder(folder: str, repo_id: str, quiet: bool = False, **options: Any) -> "CommitInfo":
     """[`~enclap_hf.hub.export.push_repository`] for the terminal, which is told what of the folder is left out.
+
+    Args:
+        folder: what is uploaded.
+        repo_id: to which repository.
+        quiet: show no progress, and do not tell what is left out.
+        options: of `push_repository`.
 
     Raises:
         PushError: nothing was uploaded; the message says why in words.
@@ -69,11 +84,12 @@ def push_folder(folder: str, repo_id: str, **options):
     from ..hub.export import find_missing_parts, plan_upload, push_repository
     from ..model.model_files import ModelFileError
 
-    if not sys.stderr.isatty():
+    if quiet or not sys.stderr.isatty():
         disable_progress_bars()
-    http_error = HfHubHTTPError.__mro__[1]  # of httpx or httpx2, whichever this huggingface_hub uses
+    # Of httpx or httpx2, whichever this huggingface_hub uses.
+    http_error = cast(type[Exception], HfHubHTTPError.__mro__[1])
     try:
-        if not find_missing_parts(folder):
+        if not quiet and not find_missing_parts(folder):
             say_left_out(plan_upload(folder).left_out)
         return push_repository(folder, repo_id, **options)
     except HfHubHTTPError as error:
@@ -94,7 +110,7 @@ def say_left_out(left_out: dict[str, str]) -> None:
         print(f"Left out, {reason}: {', '.join(names[:MAX_NAMES])}{more}", file=sys.stderr)
 
 
-def explain_refusal(error: Exception, repo_id: str) -> str:
+def explain_refusal(error: "HfHubHTTPError", repo_id: str) -> str:
     """What the Hub's answer means, and what to do."""
     if error.response.status_code == 401:
         return (

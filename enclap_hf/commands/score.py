@@ -13,6 +13,7 @@ import os
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from ..data.caption_files import read_caption_file
 from ..data.caption_matching import (
@@ -161,11 +162,12 @@ def _score(args: argparse.Namespace) -> int:
     if emptied:
         _note(f"counted as empty captions (--missing empty): {describe_lacking(emptied, len(all_clips))}")
     references = [clip.references for clip in clips]
-    names = [clip.file_name for clip in clips] if all(clip.file_name for clip in clips) else None
+    names = [clip.file_name for clip in clips if clip.file_name]
+    clip_names = names if len(names) == len(clips) else None
     with warnings_as_notes(_note):
-        scores = metrics.compute([clip.captions[0] for clip in clips], references, clip_names=names)
-        others = [clip.captions[1] for clip in clips] if args.compare else None
-        other_scores = metrics.compute(others, references, clip_names=names) if others else None
+        scores = metrics.compute([clip.captions[0] or "" for clip in clips], references, clip_names=clip_names)
+        others = [clip.captions[1] or "" for clip in clips] if args.compare else None
+        other_scores = metrics.compute(others, references, clip_names=clip_names) if others else None
     report = _build_report(scores, args.bootstrap)
     report["missing_captions"] = {
         "left_out": [clip.file_name for clip in left_out],
@@ -211,7 +213,8 @@ def _read_clips(args: argparse.Namespace) -> list[ScoredClip]:
     if args.compare:
         add_system(clips, read_predictions(args.compare, args.encoding), args.compare)
     for system, path in enumerate([args.predictions] + [args.compare] * bool(args.compare)):
-        num_empty = sum(clip.captions[system] is not None and not clip.captions[system].strip() for clip in clips)
+        captions = [clip.captions[system] for clip in clips]
+        num_empty = sum(caption is not None and not caption.strip() for caption in captions)
         if num_empty:
             _note(f"{num_empty} captions of {path} are empty, and are scored as empty captions")
     return clips
@@ -238,7 +241,7 @@ def _note(text: str) -> None:
 
 def _build_report(scores: CaptionScores, num_samples: int) -> dict:
     """What is printed and written, without the per-clip scores."""
-    report = {"scores": scores.corpus}
+    report: dict[str, Any] = {"scores": scores.corpus}
     report.update({key: scores[key] for key in ("num_clips", "num_references", "metric_set", "tokenizer", "versions")})
     report["missing"] = scores.missing
     if num_samples:
@@ -250,9 +253,9 @@ def _build_report(scores: CaptionScores, num_samples: int) -> dict:
     return report
 
 
-def _compare(scores: CaptionScores, others: CaptionScores, num_samples: int) -> dict[str, dict[str, float]]:
+def _compare(scores: CaptionScores, others: CaptionScores, num_samples: int) -> dict[str, dict[str, Any]]:
     """The other system's scores, the mean difference per clip, its interval and p value."""
-    comparison = {}
+    comparison: dict[str, dict[str, Any]] = {}
     for name, score in scores.corpus.items():
         if name not in others.corpus:
             continue

@@ -8,11 +8,11 @@
 * Every tensor fits or is an error that names it (`published_tensor_maps.py`, `published_captioner.py`), and no file can
   run code (`published_files.py`).
 * The captioner's tensors keep their names and bits, so the way back (`write_published`) gives equal tensors.
+* What is on the Hub is fetched first (`published_sources.py`).
 * All is written to a folder beside the wanted one, which takes its name at the end: nothing half-written stays.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -20,34 +20,35 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, BartTokenizer, ClapAudioModelWithProjection, EncodecModel
 
 from ..hub.model_card import CaptionerCard, write_card
-from ..hub.model_card_makers import make_conversion_card
+from ..hub.published_cards import describe_published, make_conversion_card
+from ..hub.published_weights import PublishedCheckpoint
 from ..model.configuration_enclap import EnClapConfig
 from ..model.feature_extraction_enclap import EnClapFeatureExtractor
 from ..model.model_files import ModelFileError
 from ..model.modeling_enclap import PUBLISHED_DECODING, EnClapForConditionalGeneration
 from ..model.processing_enclap import EnClapProcessor
 from ..model.repository import save_repository
-from .published_captioner import WEIGHT_FILES, find_weights, make_published_config, read_captioner
+from .published_captioner import WEIGHT_FILES, make_published_config, read_captioner
+from .published_clap_text import read_clap_text
 from .published_files import ConversionError, read_json, read_state_dict, shorten_error
+from .published_sources import DEFAULT_TOKENIZER, TOKENIZER_FILES, Source, find_sources, has_tokenizer
 from .published_tensor_maps import convert_clap_tensors, convert_encodec_tensors
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_ENCODEC = "facebook/encodec_24khz"
 # What EnCodec has to be, whatever its codebooks: the 48 kHz model has as many of the same size.
 ENCODEC_SAMPLING_RATE, ENCODEC_CHANNELS = 24_000, 1
-# The published inference names it in its code. BART-base has the same one.
-DEFAULT_TOKENIZER = "facebook/bart-large"
-# Either of these makes a tokenizer.
-TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 # What a ClapModel holds beside the audio tower.
 CLAP_TEXT_TENSORS = ("text_model.", "text_projection.", "logit_scale_")
+# How a tokenizer was loaded, which transformers would save with it.
+LOADING_FIELDS = ("local_files_only", "is_local")
 # What loading a repository raises that is missing, damaged or of another kind.
 NOT_FOUND_ERRORS = (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError, ModelFileError)
 
@@ -63,79 +64,96 @@ class Parts:
 
 def convert_checkpoints(
     enclap: str,
-    clap: str,
+    clap: str | None,
     output: str,
-    encodec: str = "default",
+    encodec: str | None = None,
     tokenizer: str | None = None,
     overwrite: bool = False,
+    published: PublishedCheckpoint | None = None,
+    clap_text: bool = False,
 ) -> None:
     """Convert published weights into a repository that loads with `from_pretrained`.
 
+    Each source may also be an address of the Hub, such as "hf://spaces/enclap-team/enclap/ckpt": it is fetched into the
+    Hub's cache first, and checked against the hash that the Hub states.
+
     Args:
         enclap: the published folder, with config.json and pytorch_model.bin.
-        clap: LAION-CLAP's .pt file, or a directory or Hub repository of a transformers `ClapModel`.
+        clap: LAION-CLAP's .pt file, or a directory or Hub repository of a transformers `ClapModel`; None for the one
+            that the published captioners were trained with.
         output: the folder to write.
-        encodec: EnCodec's .th file, a directory or Hub repository of a transformers `EncodecModel`, or "default".
+        encodec: EnCodec's .th file, or a directory or Hub repository of a transformers `EncodecModel`; None or
+            "default" for the published one.
         tokenizer: directory or Hub repository; None takes the one in `enclap`, or BART's where it has none.
         overwrite: replace `output` if it exists.
+        published: which published checkpoint `enclap` is, where that is known; the card then has its scores.
+        clap_text: keep CLAP's text tower, by which captions get a confidence.
     Raises:
         ConversionError: a source is missing, damaged, unsafe or does not fit the others; nothing is written.
     """
-    check_output_folder(output, overwrite, sources=(enclap, clap, encodec, tokenizer or enclap))
-    parts = read_parts(enclap, clap, encodec, tokenizer)
+    encodec = None if encodec == "default" else encodec
+    here = [source for source in (enclap, clap, encodec, tokenizer) if source]
+    check_output_folder(output, overwrite, sources=tuple(here))
+    parts = read_parts(find_sources(enclap, clap, encodec, tokenizer), clap_text)
     logger.info("Writing %s", output)
     with staged_folder(output, overwrite) as folder:
         save_repository(parts.model, parts.processor, folder)
         card = make_card(parts, os.path.basename(os.path.abspath(output)))
+        if published:
+            card = describe_published(card, published)
         write_card(card, os.path.join(folder, "README.md"), os.path.join(folder, "model_card.json"))
 
 
-def read_parts(enclap: str, clap: str, encodec: str, tokenizer: str | None) -> Parts:
+def read_parts(sources: dict[str, Source], clap_text: bool = False) -> Parts:
     """Read and check all sources, see [`convert_checkpoints`]."""
+    enclap, tokenizer = sources["enclap"], sources["tokenizer"]
     logger.info("Reading the captioner from %s", enclap)
-    model = read_captioner(enclap)
-    text_source = tokenizer or (enclap if has_tokenizer(enclap) else DEFAULT_TOKENIZER)
-    logger.info("Reading the tokenizer from %s", text_source)
-    text_tokenizer = read_tokenizer(text_source, model.config)
-    encodec = DEFAULT_ENCODEC if encodec == "default" else encodec
-    logger.info("Reading EnCodec from %s", encodec)
-    codec, codec_source = read_encodec(encodec)
-    logger.info("Reading CLAP from %s", clap)
-    tower, clap_source = read_clap(clap)
-    check_parts_fit(model.config, codec, tower)
+    model = read_captioner(enclap.place)
+    config = cast(EnClapConfig, model.config)
+    logger.info("Reading the tokenizer from %s", tokenizer)
+    text_tokenizer = read_tokenizer(tokenizer.place, config)
+    logger.info("Reading EnCodec from %s", sources["encodec"])
+    codec = read_encodec(sources["encodec"].place)
+    logger.info("Reading CLAP from %s", sources["clap"])
+    tower = read_clap(sources["clap"].place)
+    check_parts_fit(config, codec, tower)
     processor = EnClapProcessor.from_encoders(
-        build_feature_extractor(model.config, codec, tower),
+        build_feature_extractor(config, codec, tower),
         text_tokenizer,
         codec,
         tower,
-        num_codebooks=model.config.num_codebooks,
+        num_codebooks=config.num_codebooks,
+        clap_text=read_clap_text(sources["clap"].place, text_tokenizer) if clap_text else None,
     )
-    sources = [
-        f"* captioner: {describe_file(find_weights(enclap))}",
-        f"* EnCodec: {codec_source}",
-        f"* CLAP: {clap_source}",
-        f"* tokenizer: {'that of the captioner' if text_source == enclap else describe_source(text_source)}",
+    lines = [
+        f"* captioner: {enclap.describe()}",
+        f"* EnCodec: {sources['encodec'].describe()}",
+        f"* CLAP: {sources['clap'].describe()}",
+        f"* tokenizer: {'that of the captioner' if tokenizer is enclap else tokenizer.describe()}",
     ]
-    return Parts(model, processor, sources)
+    return Parts(model, processor, lines)
 
 
-def read_encodec(source: str) -> tuple[EncodecModel, str]:
-    """EnCodec from a published file or a repository, and a line about it."""
+def read_encodec(source: str) -> EncodecModel:
+    """EnCodec from a published file or a transformers model."""
     if os.path.isfile(source):
-        return convert_encodec_tensors(read_state_dict(source), source), describe_file(source)
-    return load_from_repository(EncodecModel, source, "--encodec", ("encodec",)), describe_source(source)
+        return convert_encodec_tensors(read_state_dict(source), source)
+    return load_from_repository(EncodecModel, source, "--encodec", ("encodec",))
 
 
-def read_clap(source: str) -> tuple[ClapAudioModelWithProjection, str]:
-    """The CLAP audio tower from a published file or a repository, and a line about it."""
+def read_clap(source: str) -> ClapAudioModelWithProjection:
+    """The CLAP audio tower from a published file or a transformers model."""
     if os.path.isfile(source):
-        return convert_clap_tensors(read_state_dict(source), source), describe_file(source)
-    tower = load_from_repository(ClapAudioModelWithProjection, source, "--clap", ("clap", "clap_audio_model"))
-    return tower, describe_source(source)
+        return convert_clap_tensors(read_state_dict(source), source)
+    return load_from_repository(ClapAudioModelWithProjection, source, "--clap", ("clap", "clap_audio_model"))
 
 
-def load_from_repository(model_class: type, source: str, option: str, model_types: tuple[str, ...]):
-    """Load a transformers model of which no tensor may be missing or left over, but for CLAP's text tower."""
+def load_from_repository(model_class: Any, source: str, option: str, model_types: tuple[str, ...]) -> Any:
+    """Load a transformers model of which no tensor may be missing or left over, but for CLAP's text tower.
+
+    Raises:
+        ConversionError: it cannot be loaded, is another kind of model, or its tensors do not fit.
+    """
     try:
         fields = model_class.config_class.get_config_dict(source)[0]
         if fields.get("model_type") not in model_types:
@@ -161,12 +179,7 @@ def load_from_repository(model_class: type, source: str, option: str, model_type
     return model.eval()
 
 
-def has_tokenizer(folder: str) -> bool:
-    """Whether a folder holds a tokenizer, in any of its formats."""
-    return any(all(os.path.isfile(os.path.join(folder, name)) for name in names) for names in TOKENIZER_FILES)
-
-
-def read_tokenizer(source: str, config: EnClapConfig):
+def read_tokenizer(source: str, config: EnClapConfig) -> Any:
     """Load the caption tokenizer, and check that it is the model's.
 
     Raises:
@@ -186,6 +199,8 @@ def read_tokenizer(source: str, config: EnClapConfig):
         tokenizer = (BartTokenizer if plain else AutoTokenizer).from_pretrained(source)
     except NOT_FOUND_ERRORS as error:
         raise ConversionError(f"--tokenizer {source} cannot be loaded: {shorten_error(error)}") from error
+    for name in LOADING_FIELDS:
+        tokenizer.init_kwargs.pop(name, None)
     ours = {"vocab_size": len(tokenizer)}
     ours |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     for name, value in ours.items():
@@ -211,7 +226,11 @@ def build_feature_extractor(
 
 
 def check_parts_fit(config: EnClapConfig, codec: EncodecModel, tower: ClapAudioModelWithProjection) -> None:
-    """Refuse encoders that the captioner was not trained with."""
+    """Refuse encoders that the captioner was not trained with.
+
+    Raises:
+        ConversionError: one of them differs from what the captioner reads.
+    """
     for what, ours, wanted in (
         ("CLAP's embedding width", tower.config.projection_dim, config.clap_dim),
         ("EnCodec's codes in a codebook", codec.config.codebook_size, config.codec_vocab_size),
@@ -230,7 +249,11 @@ def check_parts_fit(config: EnClapConfig, codec: EncodecModel, tower: ClapAudioM
 
 
 def check_output_folder(output: str, overwrite: bool, sources: tuple[str, ...] = ()) -> None:
-    """Refuse an output that would be lost, cannot be made, or would take a source with it."""
+    """Refuse an output that would be lost, cannot be made, or would take a source with it.
+
+    Raises:
+        ConversionError: it is in the way, holds a source, or has no parent folder.
+    """
     for source in sources:
         if os.path.exists(source) and is_inside(source, output):
             raise ConversionError(f"--output {output} holds the source {source}; pass another folder.")
@@ -274,26 +297,12 @@ def make_card(parts: Parts, repository: str) -> CaptionerCard:
     return make_conversion_card(repository, parts.sources, model, front_end, PUBLISHED_DECODING)
 
 
-def describe_file(path: str) -> str:
-    """A file's name and checksum, for the card."""
-    checksum = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            checksum.update(block)
-    return f"`{os.path.basename(path)}`, sha256 `{checksum.hexdigest()}`"
-
-
-def describe_source(source: str) -> str:
-    """A repository, for the card; of a local folder its name alone."""
-    return (
-        f"`{os.path.basename(os.path.abspath(source))}`"
-        if os.path.isdir(source)
-        else f"[{source}](https://hf.co/{source})"
-    )
-
-
 def refuse_published(repository: str) -> None:
-    """Say of a folder in the published format that it is in that format already."""
+    """Say of a folder in the published format that it is in that format already.
+
+    Raises:
+        ConversionError: it is, or it is another kind of model.
+    """
     if not os.path.isfile(os.path.join(repository, "config.json")):
         return
     model_type = read_json(os.path.join(repository, "config.json")).get("model_type")
@@ -325,7 +334,9 @@ def write_published(repository: str, output: str, overwrite: bool = False) -> No
     except NOT_FOUND_ERRORS as error:
         raise ConversionError(f"{repository} cannot be loaded: {shorten_error(error)}") from error
     if info["missing_keys"] or info["mismatched_keys"]:
-        raise ConversionError(f"{repository} lacks tensors: {sorted(info['missing_keys'])[:3]}; it is no whole model.")
+        raise ConversionError(
+            f"{repository} lacks tensors: {sorted(info['missing_keys'])[:3]}; the model is not complete."
+        )
     logger.info("Writing %s", output)
     with staged_folder(output, overwrite) as folder:
         torch.save(model.state_dict(), os.path.join(folder, WEIGHT_FILES[0]))

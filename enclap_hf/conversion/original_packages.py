@@ -19,6 +19,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -66,7 +67,7 @@ class ClipComparison:
         return same_inputs and self.caption == self.original_caption
 
 
-def import_original(name: str):
+def import_original(name: str) -> Any:
     """Import an original package.
 
     Raises:
@@ -157,7 +158,11 @@ class OriginalClap:
 
 
 def check_is_file(source: str | None, option: str, expected: str) -> None:
-    """The original packages read published files only."""
+    """The original packages read published files only.
+
+    Raises:
+        ConversionError: it is not a file.
+    """
     if source is None or not os.path.isfile(source):
         raise ConversionError(
             f"Got {option} {source}; the original package reads {expected}. Pass it to compare with the original."
@@ -165,7 +170,11 @@ def check_is_file(source: str | None, option: str, expected: str) -> None:
 
 
 def load_into_original(model, tensors: dict[str, torch.Tensor], path: str, left_out: tuple[str, ...] = ()) -> None:
-    """Load published tensors into an original package's model; only those `left_out` may be missing."""
+    """Load published tensors into an original package's model; only those `left_out` may be missing.
+
+    Raises:
+        ConversionError: the tensors do not fit.
+    """
     try:
         result = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:

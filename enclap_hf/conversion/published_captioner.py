@@ -28,9 +28,13 @@ WEIGHT_FILES = ("pytorch_model.bin", "model.safetensors")
 
 
 def find_weights(folder: str) -> str:
-    """The weights file of a published folder."""
+    """The weights file of a published folder.
+
+    Raises:
+        ConversionError: there is no such folder, or no weights in it.
+    """
     if not os.path.isdir(folder):
-        raise ConversionError(f"{folder} is no folder; expected one with config.json and {WEIGHT_FILES[0]}.")
+        raise ConversionError(f"{folder} is not a folder; expected one with config.json and {WEIGHT_FILES[0]}.")
     for name in WEIGHT_FILES:
         if os.path.isfile(os.path.join(folder, name)):
             return os.path.join(folder, name)
@@ -99,7 +103,11 @@ def read_captioner_config(path: str) -> EnClapConfig:
 
 
 def check_captioner_sizes(config: EnClapConfig, tensors: dict[str, torch.Tensor], path: str) -> None:
-    """Compare the sizes that decide how large a model is built, before one is."""
+    """Compare the sizes that decide how large a model is built, before one is.
+
+    Raises:
+        ConversionError: a size differs from that of the configuration.
+    """
     vocab_size, d_model = shape_of(tensors, "model.shared.weight", 2, path)
     found = {
         "vocab_size": vocab_size,

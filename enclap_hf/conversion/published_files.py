@@ -15,6 +15,7 @@ import struct
 import tempfile
 import textwrap
 import zipfile
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -97,7 +98,11 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
 
 
 def read_safetensors(path: str) -> dict[str, torch.Tensor]:
-    """Read a .safetensors file."""
+    """Read a .safetensors file.
+
+    Raises:
+        ConversionError: it is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -109,11 +114,15 @@ def read_safetensors(path: str) -> dict[str, torch.Tensor]:
 
 def damaged(path: str, reason: object) -> ConversionError:
     """The error for a file that is not what its writer wrote."""
-    return ConversionError(f"{path} is damaged or no checkpoint: {shorten_error(reason)}. Fetch the file again.")
+    return ConversionError(f"{path} is damaged, or not a checkpoint: {shorten_error(reason)}. Fetch the file again.")
 
 
-def read_zip_checkpoint(path: str):
-    """Read the zip format of `torch.save`, every member checked against its checksum first."""
+def read_zip_checkpoint(path: str) -> Any:
+    """Read the zip format of `torch.save`, every member checked against its checksum first.
+
+    Raises:
+        ConversionError: it is damaged, or asks for code.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             pickled = check_archive(path, archive)
@@ -133,7 +142,11 @@ def read_zip_checkpoint(path: str):
 
 
 def check_archive(path: str, archive: zipfile.ZipFile) -> bytes:
-    """Check names, storage and checksums of an archive's members, and return its pickle."""
+    """Check names, storage and checksums of an archive's members, and return its pickle.
+
+    Raises:
+        ConversionError: it is damaged, or not as `torch.save` writes it.
+    """
     members = archive.infolist()
     names = [member.filename for member in members]
     pickles = [name for name in names if name.endswith("data.pkl") and name.count("/") <= 1]
@@ -148,7 +161,11 @@ def check_archive(path: str, archive: zipfile.ZipFile) -> bytes:
 
 
 def refuse_code(path: str, wanted: set[str]) -> None:
-    """Refuse a pickle that asks for anything but tensors and numbers."""
+    """Refuse a pickle that asks for anything but tensors and numbers.
+
+    Raises:
+        ConversionError: it does; the message names what it asks for.
+    """
     refused = sorted(wanted - ALLOWED_NAMES)
     if refused:
         raise ConversionError(
@@ -157,9 +174,12 @@ def refuse_code(path: str, wanted: set[str]) -> None:
         )
 
 
-def list_wanted_names(file) -> tuple[int, set[str]]:
+def list_wanted_names(file: IO[bytes]) -> tuple[int, set[str]]:
     """Protocol of one pickle, and every name that it would import: "module.name"."""
-    protocol, wanted, texts, memo = 0, set(), [], []
+    protocol, wanted = 0, set()
+    texts: list[Any] = []
+    memo: list[Any] = []
+    argument: Any
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name == "PROTO":
             protocol = argument
@@ -174,7 +194,7 @@ def list_wanted_names(file) -> tuple[int, set[str]]:
     return protocol, wanted
 
 
-def track_texts(name: str, argument, texts: list, memo: list) -> None:
+def track_texts(name: str, argument: Any, texts: list, memo: list) -> None:
     """Follow which texts were pushed last, also from the memo."""
     if "UNICODE" in name or name in ("STRING", "BINSTRING", "SHORT_BINSTRING"):
         texts.append(argument)
@@ -189,8 +209,12 @@ def track_texts(name: str, argument, texts: list, memo: list) -> None:
         texts.append(None)
 
 
-def load_weights(path: str, mmap: bool):
-    """`torch.load` with nothing allowed beyond tensors and numpy numbers."""
+def load_weights(path: str, mmap: bool) -> Any:
+    """`torch.load` with nothing allowed beyond tensors and numpy numbers.
+
+    Raises:
+        ConversionError: this torch is too old to read files safely.
+    """
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < SAFE_TORCH_VERSION:
         raise ConversionError(
@@ -198,13 +222,17 @@ def load_weights(path: str, mmap: bool):
             f"{torch.__version__}; upgrade with: pip install -U torch"
         )
     scalar = np.float64(0).__reduce__()[0]
-    allowed = [np.dtype, type(np.dtype(np.float64)), *((scalar, name) for name in NUMPY_SCALAR_NAMES)]
+    allowed: list[Any] = [np.dtype, type(np.dtype(np.float64)), *((scalar, name) for name in NUMPY_SCALAR_NAMES)]
     with torch.serialization.safe_globals(allowed):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
-def read_legacy_checkpoint(path: str):
-    """Read the format of `torch.save` before the zip format, which carries no checksums."""
+def read_legacy_checkpoint(path: str) -> Any:
+    """Read the format of `torch.save` before the zip format, which carries no checksums.
+
+    Raises:
+        ConversionError: it is damaged, asks for code, or cannot be read safely.
+    """
     try:
         with open(path, "rb") as file:
             pickles = [list_wanted_names(file) for _ in range(NUM_LEGACY_PICKLES)]
@@ -235,8 +263,10 @@ def rewrite_in_protocol_2(pickled: bytes) -> bytes:
     Texts are written out wherever they stand, so that a name taken from two texts can become one `GLOBAL`; bytes become
     a call of `_codecs.encode`, as protocol 2 has it. All other operations are the same in both.
     """
-    out, texts, memo = [b"\x80\x02"], [], []
-    operations = list(pickletools.genops(pickled))
+    out = [b"\x80\x02"]
+    texts: list[Any] = []
+    memo: list[Any] = []
+    operations: list[tuple[pickletools.OpcodeInfo, Any, Any]] = list(pickletools.genops(pickled))
     ends = [position for _, _, position in operations[1:]] + [len(pickled)]
     for (opcode, argument, position), end in zip(operations, ends, strict=True):
         name = opcode.name

@@ -5,6 +5,7 @@ names it. Sizes are read from the tensors, as the files carry no configuration.
 """
 
 import re
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from .published_files import ConversionError
 # LAION-CLAP: names left behind, and why.
 UNNEEDED_CLAP_TENSORS = {
     r"text_branch\.|text_transform\.|text_projection\.|token_embedding\.|positional_embedding$|ln_final\.": (
-        "the text tower, which captioning never runs"
+        "the text tower, which has a converter of its own"
     ),
     r"audio_transform\.|logit_scale_[at]$": "parts of the contrastive training loss behind the embedding",
     r"audio_branch\.(tscam_conv|head)\.": "a classifier of AudioSet's classes",
@@ -95,7 +96,11 @@ def describe_names(names: list[str]) -> str:
 
 
 def shape_of(tensors: dict[str, torch.Tensor], name: str, dimensions: int, path: str) -> torch.Size:
-    """Shape of a tensor that sizes are read from."""
+    """Shape of a tensor that sizes are read from.
+
+    Raises:
+        ConversionError: it is missing, or has another number of dimensions.
+    """
     if name not in tensors:
         raise ConversionError(f"{path} lacks tensor `{name}`; it is not the checkpoint of such a model.")
     if tensors[name].dim() != dimensions or 0 in tensors[name].shape:
@@ -106,7 +111,11 @@ def shape_of(tensors: dict[str, torch.Tensor], name: str, dimensions: int, path:
 
 
 def refuse_other_checkpoints(tensors: dict[str, torch.Tensor], prefix: str, expected: str, path: str) -> None:
-    """Refuse a file of which no tensor's name has the prefix that all files of its kind have."""
+    """Refuse a file of which no tensor's name has the prefix that all files of its kind have.
+
+    Raises:
+        ConversionError: it is another kind of checkpoint.
+    """
     if not any(name.startswith(prefix) for name in tensors):
         raise ConversionError(
             f"{path} is not {expected}: none of its tensors is in `{prefix}`, its first is `{next(iter(tensors))}`."
@@ -152,7 +161,11 @@ def convert_clap_tensors(tensors: dict[str, torch.Tensor], path: str) -> ClapAud
 
 
 def read_clap_sizes(tensors: dict[str, torch.Tensor], path: str) -> ClapAudioConfig:
-    """Sizes of an HTSAT audio encoder, from the shapes of its tensors."""
+    """Sizes of an HTSAT audio encoder, from the shapes of its tensors.
+
+    Raises:
+        ConversionError: a tensor is missing, or the sizes are those of no CLAP tower.
+    """
     branch = "audio_branch."
     num_stages = count_modules(tensors, r"audio_branch\.layers\.(\d+)\.")
     width, _, patch_size, _ = shape_of(tensors, f"{branch}patch_embed.proj.weight", 4, path)
@@ -219,6 +232,9 @@ def read_encodec_sizes(tensors: dict[str, torch.Tensor], path: str) -> EncodecCo
 
     The encoder's modules are one convolution; per ratio a residual block, an activation and a strided convolution of
     twice the ratio's width; the LSTM, an activation, and the last convolution.
+
+    Raises:
+        ConversionError: a tensor is missing, or the sizes are those of no EnCodec.
     """
 
     def encoder_shape(module: int) -> torch.Size:
@@ -247,7 +263,7 @@ def read_encodec_sizes(tensors: dict[str, torch.Tensor], path: str) -> EncodecCo
         "codebook_dim": codebook_dim,
     }
     try:
-        config = EncodecConfig(**sizes)
+        config = EncodecConfig(**cast(dict[str, Any], sizes))
         bits_per_s = num_codebooks * config.codebook_nbits * config.frame_rate
         published = [bandwidth for bandwidth in EncodecConfig().target_bandwidths if bandwidth * 1000 < bits_per_s]
         config.target_bandwidths = [*published, bits_per_s / 1000]

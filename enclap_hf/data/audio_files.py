@@ -1,4 +1,4 @@
-"""Finds the audio files that paths, folders and patterns stand for, and reads how long they are."""
+"""Finds the audio files that paths, folders and patterns stand for."""
 
 import glob
 import logging
@@ -6,9 +6,8 @@ import os
 import re
 from collections.abc import Iterable
 
-from ..model.audio_errors import AudioLoadError, audio_error
+from ..model.audio_errors import audio_error
 from ..model.audio_formats import AUDIO_EXTENSIONS
-from ..model.audio_reader import read_stated_duration_s
 from ..model.audio_sources import expand_home, find_special_kind, is_url
 
 logger = logging.getLogger(__name__)
@@ -37,17 +36,6 @@ def find_audio_files(paths: Iterable[str | os.PathLike]) -> list[str]:
         for file in _expand_path(os.fspath(path)):
             found.setdefault(os.path.abspath(file), file)
     return list(found.values())
-
-
-def read_duration_s(path: str) -> float:
-    """Seconds that a file states, held against its size, without decoding it; 0 where none can be read."""
-    if not os.path.isfile(path):  # a pipe could be read only once
-        return 0.0
-    try:
-        with open(path, "rb") as file:
-            return read_stated_duration_s(file, f"`{path}`")
-    except (OSError, AudioLoadError):
-        return 0.0
 
 
 def _expand_path(path: str) -> list[str]:

@@ -63,7 +63,11 @@ def check_bad_share(bad: Sequence[BadClip], num_clips: int, max_share: float, wh
 
 
 def check_not_empty(clips: Sequence[Clip], bad: Sequence[BadClip], where: str) -> None:
-    """Raise CaptionDataError where a data set has no clip that can be used."""
+    """Raise CaptionDataError where a data set has no clip that can be used.
+
+    Raises:
+        CaptionDataError: there is none.
+    """
     if not len(clips):
         reason = f" The first of {len(bad)} bad ones: {bad[0].name}: {bad[0].reason}." if bad else ""
         raise CaptionDataError(f"{where} has no usable clip.{reason}")

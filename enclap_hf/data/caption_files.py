@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .caption_clips import CaptionDataError
-from .caption_tables import PATH_COLUMNS, find_name_columns, is_numbered
-from .recording_names import unescape_formula
-from .table_files import read_table
+from .caption_tables import PATH_COLUMNS, NameColumns, find_name_columns, half_caption_error, is_numbered
+from .recording_names import strip_audio_extension, unescape_formula
+from .table_files import Table, read_table
 
 CANDIDATE_COLUMNS = ("candidate", "caption", "prediction", "text")
 
@@ -42,17 +42,47 @@ def read_caption_file(path: Path | str, encoding: str = "utf-8") -> list[Caption
         one row a line, in the file's order. The caption is None for a JSON null, and beside an error where it is empty
         or left out.
     Raises:
-        CaptionDataError: a ValueError: another kind of file, no such columns, a line that cannot be read, or no lines.
+        CaptionDataError: a ValueError: another kind of file, no such columns, a line that cannot be read or that is the
+            rest of the caption before it, or no lines.
     """
     table = read_table(path, encoding)
     if not table.rows:
         raise CaptionDataError(f"{path} has no rows; expected one for every clip.")
     columns = find_name_columns(table)
+    if table.is_csv:
+        _refuse_half_captions(table, columns)
     rows = []
     for index, row in enumerate(table.rows):
         names = columns.read(row) or [str(row[name]) for name in PATH_COLUMNS if row.get(name)]
         rows.append(_to_row(row, names, table.locate(index)))
     return rows
+
+
+def _refuse_half_captions(table: Table, columns: NameColumns) -> None:
+    """Raise CaptionDataError for the rest of a caption behind a line break, if it has as many cells as the header.
+
+    It names a recording without an ending behind one that has an ending, and reads like a text; or its stretch of a
+    video begins at no time.
+    """
+    has_ending = False
+    for index, row in enumerate(table.rows):
+        names = columns.read(row)
+        name = names[0] if names else ""
+        cells = [cell for cell in row.values() if isinstance(cell, str)]
+        is_text = " " in name.strip() or any(cell[:1].isspace() and cell.strip() for cell in cells)
+        had_ending, has_ending = has_ending, strip_audio_extension(name) != name
+        if had_ending and not has_ending and is_text:
+            raise half_caption_error(table.locate(index), name)
+        if columns.video and not _is_time(row.get(columns.video[1])):
+            raise half_caption_error(table.locate(index), str(row.get(columns.video[0])))
+
+
+def _is_time(cell: str | None) -> bool:
+    """Whether a cell holds a number of seconds, or none."""
+    try:
+        return not cell or float(cell) >= 0
+    except ValueError:
+        return False
 
 
 def _to_row(row: dict, names: list[str], place: str) -> CaptionRow:
@@ -86,7 +116,7 @@ def _read_list(value, place: str) -> Iterable[str]:
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise CaptionDataError(f"{place}: `references` is no JSON list ({error}).") from None
+            raise CaptionDataError(f"{place}: `references` is not a JSON list ({error}).") from None
     return [value] if isinstance(value, str) else value or []
 
 

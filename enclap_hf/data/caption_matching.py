@@ -68,7 +68,10 @@ def read_predictions(path: Path | str, encoding: str = "utf-8") -> list[CaptionR
         if earlier is row or row.caption is None:
             continue
         if earlier.caption is not None:
-            raise ValueError(f"{path} has two predictions for {row.file_name!r}; expected one a clip.")
+            raise ValueError(
+                f"{path} has two predictions for {row.file_name!r}; expected one a clip. Captions of windows cannot be "
+                "scored: caption with --chunk-length-s 0."
+            )
         kept[key] = row
     return list(kept.values())
 

@@ -86,7 +86,7 @@ def read_caption_table(
         elif excluded and is_excluded(names, excluded):
             left_out.add(names[0])
         else:
-            entry = grouped.setdefault(normalise_name(names[0]), _Entry(names, index))
+            entry = grouped.setdefault(_choose_key(names[0], folder), _Entry(names, index))
             entry.captions += captions
             entry.has_empty_row |= not captions
     if excluded:
@@ -102,6 +102,12 @@ class _Entry:
     index: int
     captions: list[str] = field(default_factory=list)
     has_empty_row: bool = False
+
+
+def _choose_key(name: str, folder: AudioFolder) -> str:
+    """What tells a recording apart: its name in one spelling, but for a file of the very name that is written."""
+    normalised = normalise_name(name)
+    return name if name != normalised and os.path.isfile(os.path.join(folder.folder, name)) else normalised
 
 
 def log_excluded(where: str, num_excluded: int) -> None:
@@ -146,10 +152,15 @@ def _find_recordings(
         if isinstance(found, BadClip):
             _refuse_half_captions(entry, before, table)
             bad.append(found)
+        elif found in owners and normalise_name(name) == normalise_name(clips[owners[found]].name):
+            earlier = clips[owners[found]]  # another spelling of its name
+            captions = tuple(dict.fromkeys((*earlier.captions, *entry.captions)))
+            clips[owners[found]] = Clip(earlier.name, found, captions)
         elif found in owners:
-            bad.append(BadClip(name, f"{os.path.basename(found)} is the recording of {owners[found]} already"))
+            owner = clips[owners[found]].name
+            bad.append(BadClip(name, f"{os.path.basename(found)} is the recording of {owner} already"))
         else:
-            owners[found] = name
+            owners[found] = len(clips)
             clips.append(Clip(name, found, tuple(dict.fromkeys(entry.captions))))
             partly_empty += [name] if entry.has_empty_row else []
     if partly_empty:
@@ -166,14 +177,19 @@ def _refuse_half_captions(entry: _Entry, before: _Entry | None, table: Table) ->
     A caption that is broken over two lines may leave as many cells as the header has, if it holds commas enough.
     """
     name, earlier = entry.names[0], [] if before is None else before.names
-    if not earlier or " " not in name.strip() or strip_audio_extension(name) != name:
+    if not earlier or strip_audio_extension(name) != name or not table.is_csv:
         return
     # A table of names without endings may have names with blanks; video ids have none.
-    if len(earlier) > 1 or strip_audio_extension(earlier[0]) != earlier[0]:
-        raise CaptionDataError(
-            f"{table.locate(entry.index)}: no recording is called {name!r}; if it is the rest of a caption, join it to "
-            "the line before, else remove the row."
-        )
+    if strip_audio_extension(earlier[0]) != earlier[0] or (len(earlier) > 1 and " " in name.strip()):
+        raise half_caption_error(table.locate(entry.index), name)
+
+
+def half_caption_error(place: str, name: str) -> CaptionDataError:
+    """The error for a row that reads like the rest of the caption before it."""
+    return CaptionDataError(
+        f"{place}: no recording is called {name!r}; if it is the rest of a caption, join it to the line before, else "
+        "remove the row."
+    )
 
 
 # Layouts

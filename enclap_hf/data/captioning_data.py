@@ -47,13 +47,13 @@ def parse_source(entry: str | dict) -> DataSource:
     Args:
         entry: a path or name, a dict of the fields of [`DataSource`], or such a dict as JSON.
     Raises:
-        CaptionDataError: no JSON, no `path`, unknown fields, or a weight that is not positive.
+        CaptionDataError: not JSON, no `path`, unknown fields, or a weight that is not positive.
     """
     if isinstance(entry, str) and entry.lstrip().startswith("{"):
         try:
             entry = json.loads(entry)
         except ValueError as error:
-            raise CaptionDataError(f"Got the data set {entry}, which is no JSON ({error}).") from None
+            raise CaptionDataError(f"Got the data set {entry}, which is not JSON ({error}).") from None
     if isinstance(entry, str):
         return DataSource(entry)
     known = [field.name for field in fields(DataSource)]

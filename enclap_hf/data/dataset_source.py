@@ -89,7 +89,11 @@ class DatasetSource(DataSource):
         return loaded
 
     def check_columns(self, dataset) -> None:
-        """Raise CaptionDataError where the audio or caption column is missing."""
+        """Raise CaptionDataError where the audio or caption column is missing.
+
+        Raises:
+            CaptionDataError: a column is missing.
+        """
         # Some streams know their columns only once they are read.
         columns = list(next(iter(dataset), {}) if dataset.column_names is None else dataset.column_names)
         if self.audio_column in columns and read_captions(dict.fromkeys(columns, "x"), self.caption_column):

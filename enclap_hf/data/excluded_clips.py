@@ -51,5 +51,5 @@ def _flatten(content) -> list[str | int]:
         raise ValueError(f"got {type(content).__name__} of other things than lists")
     entries = [entry for part in lists for entry in part]
     if not all(isinstance(entry, (str, int)) for entry in entries):
-        raise ValueError("got entries that are no ids")
+        raise ValueError("got entries that are not ids")
     return entries

@@ -67,6 +67,9 @@ def check_encoders(found: dict, wanted: dict, folder: str) -> None:
     """Raise CaptionDataError where features are of other encoders or of other settings of the feature extractor.
 
     Features may hold CLAP vectors that the processor does not read.
+
+    Raises:
+        CaptionDataError: they are not those that the features were made with.
     """
     remedy = "prepare them again in another folder, or load that processor"
     for name, title in (("frames", "frame encoder"), ("clap", "CLAP")):

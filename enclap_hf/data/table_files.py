@@ -4,7 +4,7 @@ What could be read in two ways is refused with its line, since nobody looks at t
 
 * a quotation mark that opens a cell and is not closed there. Others would put the rows after it into that caption. Text
   such as `a 12" record` needs none, and a cell in quotation marks may go on over several lines, unless one of these
-  looks like a row;
+  looks like a row by itself;
 * another number of cells than the header has, as half a caption behind a line break leaves it;
 * two columns, or two values of one JSON object, of the same name; and NUL characters, which are UTF-16 read as UTF-8.
 """
@@ -50,6 +50,11 @@ class Table:
     def columns(self) -> list[str]:
         """Names of all columns."""
         return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether a line break of a caption can have made two rows of one."""
+        return self.path.lower().endswith((".csv", ".tsv"))
 
     def locate(self, index: int) -> str:
         """Where a row is, for messages."""
@@ -108,7 +113,7 @@ def _read_csv(text: str, path: str) -> Iterator[tuple[int, dict]]:
     """Rows of a csv file, tab-separated where its name ends in .tsv, each with its first line."""
     delimiter = "\t" if path.lower().endswith(".tsv") else ","
     header = None
-    for number, cells in _split_csv(text, path, delimiter):
+    for number, cells, lines in _split_csv(text, path, delimiter):
         if header is None:
             header = _check_header(cells, path)
             continue
@@ -125,14 +130,14 @@ def _read_csv(text: str, path: str) -> Iterator[tuple[int, dict]]:
                 f"{place}: fewer cells than the header has ({len(cells)}, not {len(header)}); if it is the rest of a "
                 "caption, join it to the line before."
             )
-        for cell in cells:
-            _refuse_swallowed_rows(cell, len(header), delimiter, place)
+        _refuse_swallowed_rows(cells, lines, len(header), delimiter, place)
         yield number, {name: cell for name, cell in zip(header, cells, strict=True) if name}
 
 
-def _split_csv(text: str, path: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """First line and cells of each record; empty lines are passed over."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+def _split_csv(text: str, path: str, delimiter: str) -> Iterator[tuple[int, list[str], list[str]]]:
+    """First line and cells of each record, and the lines that it stands on; empty lines are passed over."""
+    lines = io.StringIO(text, newline="").readlines()
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         number = reader.line_num + 1
         try:
@@ -142,24 +147,33 @@ def _split_csv(text: str, path: str, delimiter: str) -> Iterator[tuple[int, list
         if cells is None:
             return
         if cells:
-            yield number, cells
+            yield number, cells, lines[number - 1 : reader.line_num]
 
 
 def _describe_csv_error(problem: str, path: str, first: int, last: int) -> str:
     """What is wrong with a record that begins on line `first` and fails on line `last`."""
     remedy = "Close it, or put the cell in quotation marks and double those inside of it."
-    if "end of data" in problem or "field limit" in problem:
+    if "end of data" in problem:
         return f"{path}, line {first}: a quotation mark opens a cell and is not closed. {remedy}"
+    if "field limit" in problem:
+        return (
+            f"{path}, line {first}: a cell of more than {csv.field_size_limit()} characters, as where a quotation mark "
+            f"opens it and is not closed. {remedy}"
+        )
     if "expected after" in problem:
         place = f"line {first}" if first == last else f"lines {first} to {last}"
         return f"{path}, {place}: a quotation mark that opens a cell is closed in the middle of it. {remedy}"
     return f"{path}, line {first}: {problem}."
 
 
-def _refuse_swallowed_rows(cell: str, num_columns: int, delimiter: str, place: str) -> None:
-    """Raise CaptionDataError where a cell goes on over lines that would be rows of their own."""
-    lines = io.StringIO(cell, newline="").readlines()[1:] if "\n" in cell or "\r" in cell else []
-    if num_columns > 1 and any(len(next(csv.reader([line], delimiter=delimiter))) == num_columns for line in lines):
+def _refuse_swallowed_rows(cells: list[str], lines: list[str], num_columns: int, delimiter: str, place: str) -> None:
+    """Raise CaptionDataError where a record goes on over lines of which one could be a row of its own."""
+    if len(lines) < 2 or num_columns < 2:
+        return
+    inside = [line for cell in cells for line in io.StringIO(cell, newline="").readlines()[1:]]
+    if any(line.count(delimiter) == num_columns - 1 for line in lines[1:]) or any(
+        len(next(csv.reader([line], delimiter=delimiter))) == num_columns for line in inside
+    ):
         raise CaptionDataError(
             f"{place}: a cell in quotation marks goes on over more lines, and one of them looks like a row. Close the "
             "quotation mark where the caption ends, or take the line breaks out of it."
@@ -198,7 +212,7 @@ def _parse_json(text: str, place: str):
     try:
         return json.loads(text, object_pairs_hook=_make_object)
     except ValueError as error:
-        raise CaptionDataError(f"{place}: no JSON ({error}).") from None
+        raise CaptionDataError(f"{place}: not JSON ({error}).") from None
 
 
 def _make_object(pairs: list[tuple[str, object]]) -> dict:

@@ -37,14 +37,15 @@ class DemoPage:
         self.captioner = load_captioner(self.model, backend)
 
     def caption(self, path: str | None, num_beams: float, num_captions: float, model: str | None = None):
-        """What the button does: HTML of the captions, of the pictures, and of the notice."""
+        """What the button does: HTML of captions, pictures and notice, and the sound of a long recording."""
         try:
             self.use_model((model or "").strip() or None if self.choose_model else self.model)
         except ValueError as error:
             description = Description(format_error(str(error)), "")
         else:
             description = describe_recording(self.captioner, path, int(num_beams), int(num_captions))
-        return description.captions, description.picture, format_notice(self.model, "SPACE_ID" in os.environ)
+        notice = format_notice(self.model, "SPACE_ID" in os.environ)
+        return description.captions, description.picture, notice, description.heard
 
     def use_model(self, model: str | None) -> None:
         """Load another model, unless it is the current one."""
@@ -72,10 +73,13 @@ class DemoPage:
                 with gr.Column(min_width=320):
                     captions = gr.HTML(PLACEHOLDER, elem_id="enclap-captions")
                     picture = gr.HTML(elem_id="enclap-pictures")
+            heard = gr.Audio(visible=False, format="wav", label="Recording as it was captioned")
             inputs = [recording, num_beams, num_captions, model]
-            outputs = [captions, picture, notice]
-            button.click(self.caption, inputs, outputs, api_name="caption")
-            examples.load_input_event.then(self.caption, inputs, outputs, api_visibility="private")
+            outputs = [captions, picture, notice, heard]
+            asked = button.click(self.caption, inputs, outputs, api_name="caption")
+            picked = examples.load_input_event.then(self.caption, inputs, outputs, api_visibility="private")
+            for event in (asked, picked):
+                event.then(None, heard, None, js="(heard) => window.enclapShowResult(heard)")
         return page
 
     def add_examples(self, recording: gr.Audio) -> gr.Examples:
@@ -94,7 +98,12 @@ class DemoPage:
         default_beams = self.captioner.model.generation_config.num_beams or 1
         with gr.Accordion("Settings", open=False):
             num_captions = gr.Slider(
-                1, MOST_CAPTIONS, value=3, step=1, label="Captions", info="How many to show, best first."
+                1,
+                MOST_CAPTIONS,
+                value=3,
+                step=1,
+                label="Captions",
+                info="How many to show, best first; of a long recording, the best of each stretch.",
             )
             num_beams = gr.Slider(
                 1,
@@ -174,6 +183,7 @@ def launch_demo(
         max_file_size=MAX_FILE_SIZE,
         theme=make_theme(),
         css_paths=Path(__file__).with_name("page.css"),
+        head=f"<script>{Path(__file__).with_name('page.js').read_text(encoding='utf-8')}</script>",
         footer_links=["api", "gradio"],
         ssr_mode=False,
         **options,

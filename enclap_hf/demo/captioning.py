@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ..data.score_digits import count_digits
@@ -14,6 +15,7 @@ from ..model.audio_loading import AudioLoadError, LoadedAudio, load_audio, resam
 from ..model.model_files import ModelFileError
 from ..sound_scenes import SOUND_KINDS
 from .sound_pictures import draw_recording, pad_to_one_frame
+from .timeline import format_timeline
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +30,17 @@ NOTHING_HEARD = "No sound yet: upload a file, record one, or pick an example, th
 
 @dataclass(frozen=True)
 class Description:
-    """What the page shows about one recording, as HTML."""
+    """What the page shows about one recording.
+
+    Args:
+        captions: HTML.
+        picture: HTML.
+        heard: sampling rate and samples (int16) of a long recording, for its captions to be heard.
+    """
 
     captions: str
     picture: str
+    heard: tuple[int, np.ndarray] | None = None
 
 
 def load_captioner(model: str | None, backend: str = "torch"):
@@ -62,19 +71,19 @@ def describe_recording(captioner, path: str | None, num_beams: int, num_captions
         captioner: the pipeline.
         path: an audio file; None where the visitor gave none.
         num_beams: beams of the search; raised to `num_captions` where it is lower.
-        num_captions: captions shown, best first.
+        num_captions: captions shown, best first; of a long recording, the best of each stretch is.
     """
     if not path:
         return Description(format_error(NOTHING_HEARD), "")
     name = os.path.basename(path)
     try:
         audio, is_cut = load_start(path, name)
+        is_long = len(audio.samples) > captioner.plan_windows({}).limit_s * audio.sampling_rate
+        options = {"num_beams": max(num_beams, num_captions), "num_return_sequences": num_captions}
+        if is_long:
+            options = {"num_beams": num_beams, "return_timestamps": True}
         started = time.perf_counter()
-        result = captioner(
-            {"array": audio.samples, "sampling_rate": audio.sampling_rate},
-            num_beams=max(num_beams, num_captions),
-            num_return_sequences=num_captions,
-        )
+        result = captioner({"array": audio.samples, "sampling_rate": audio.sampling_rate}, **options)
     except AudioLoadError as error:
         return Description(format_error(str(error)), "")
     except Exception as error:  # of whichever decoder or encoder: the page stays, and the visitor is told
@@ -84,12 +93,21 @@ def describe_recording(captioner, path: str | None, num_beams: int, num_captions
     note = f"Captioned in {time.perf_counter() - started:.1f} s."
     if is_cut:
         note += f" Only the first {MAX_DURATION_S // 60} minutes were read."
-    captions = format_captions(result if isinstance(result, list) else [result], note)
+    if is_long:
+        captions = format_timeline(name, audio.samples, audio.sampling_rate, result["chunks"], note)
+    else:
+        captions = format_captions(result if isinstance(result, list) else [result], note)
     try:
-        return Description(captions, draw(captioner.processor.feature_extractor, name, audio))
+        picture = draw(captioner.processor.feature_extractor, name, audio, is_long)
     except Exception:  # a picture that fails takes no caption with it
         logger.exception("%s cannot be drawn", name)
-        return Description(captions, "")
+        picture = ""
+    return Description(captions, picture, make_playable(audio) if is_long else None)
+
+
+def make_playable(audio: LoadedAudio) -> tuple[int, np.ndarray]:
+    """Sampling rate and 16-bit samples: what every browser plays, and finds its place in."""
+    return audio.sampling_rate, (np.clip(audio.samples, -1, 1) * 32767).astype(np.int16)
 
 
 def load_start(path: str, name: str) -> tuple[LoadedAudio, bool]:
@@ -104,19 +122,22 @@ def load_start(path: str, name: str) -> tuple[LoadedAudio, bool]:
     return LoadedAudio(audio.samples[: MAX_DURATION_S * audio.sampling_rate], audio.sampling_rate), True
 
 
-def draw(feature_extractor, name: str, audio: LoadedAudio) -> str:
-    """The pictures of a recording, from the features that CLAP is given."""
+def draw(feature_extractor, name: str, audio: LoadedAudio, is_long: bool) -> str:
+    """The pictures of a recording, from the features that CLAP is given; the time line has a waveform of its own."""
     rate = feature_extractor.clap_sampling_rate
     resampled = torch.from_numpy(resample_audio(audio.samples, audio.sampling_rate, rate))
     log_mel = feature_extractor.log_mel(pad_to_one_frame(resampled, feature_extractor.n_fft))
-    frames = feature_extractor.max_codec_frames
-    heard_s = frames and frames * feature_extractor.codec_hop_length / feature_extractor.codec_sampling_rate
     frequencies = {
         field: getattr(feature_extractor, field) for field in ("frequency_min", "frequency_max", "mel_scale")
     }
-    window = f"the {feature_extractor.clap_window_s:g} s in the middle"
-    clap_hears = "an overview of all" if feature_extractor.long_clips == "fusion" else window
-    return draw_recording(name, audio.samples, audio.sampling_rate, log_mel.numpy(), frequencies, heard_s, clap_hears)
+    return draw_recording(name, audio.samples, audio.sampling_rate, log_mel.numpy(), frequencies, not is_long)
+
+
+def describe_confidence(caption: dict) -> str:
+    """What the model's CLAP says of a caption; empty where it has no text tower."""
+    if "confidence" not in caption:
+        return ""
+    return f" Similarity of caption and sound by CLAP: {caption['confidence']:.2f} (-1 to 1)."
 
 
 def format_captions(captions: list[dict], note: str) -> str:
@@ -137,7 +158,7 @@ def format_captions(captions: list[dict], note: str) -> str:
     )
     return (
         f'<div class="enclap-result" role="status"><p class="enclap-caption">{html.escape(best["text"])}</p>'
-        f'{table}<p class="enclap-note">{note}</p></div>'
+        f'{table}<p class="enclap-note">{note}{describe_confidence(best)}</p></div>'
     )
 
 

@@ -35,8 +35,7 @@ def draw_recording(
     sampling_rate: int,
     log_mel: np.ndarray,
     frequencies: dict,
-    heard_s: float | None,
-    clap_hears: str,
+    shows_waveform: bool = True,
 ) -> str:
     """Draw a recording as an HTML figure.
 
@@ -46,27 +45,27 @@ def draw_recording(
         sampling_rate: Hz of `samples`.
         log_mel: (mel frames, mel bins) in dB, of the whole recording.
         frequencies: `frequency_min` and `frequency_max` in Hz and `mel_scale` of the mel bins.
-        heard_s: seconds from the start that EnCodec reads; None for all.
-        clap_hears: which part of a long recording CLAP is given, in words.
+        shows_waveform: whether the waveform is drawn beside the spectrogram.
     """
     duration_s = len(samples) / sampling_rate
     title = f"{name}, {format_seconds(duration_s)}, {sampling_rate / 1000:g} kHz"
     peak = float(np.abs(samples).max())
     peak_text = f"peak {round(20 * np.log10(peak))} dB" if peak > 0 else "silence"
-    shade = note = ""
-    if heard_s is not None and heard_s < duration_s:
-        shade = f'<div class="enclap-unheard" style="left:{100 * heard_s / duration_s:.2f}%"></div>'
-        note = f"<br>EnCodec reads the first {heard_s:.1f} s, up to the shaded part; CLAP hears {clap_hears}."
+    what, waveform = "Log-mel spectrogram", ""
+    if shows_waveform:
+        what = "Waveform and log-mel spectrogram"
+        waveform = (
+            f'<div class="enclap-picture-title"><span>Waveform</span><span>{peak_text}</span></div>'
+            f'<div class="enclap-plot enclap-waveform">{draw_waveform(samples)}</div>'
+        )
     return f"""<figure class="enclap-picture">
-<div role="img" aria-label="Waveform and log-mel spectrogram of {html.escape(title, quote=True)}">
-<div class="enclap-picture-title"><span>Waveform</span><span>{peak_text}</span></div>
-<div class="enclap-plot enclap-waveform">{draw_waveform(samples)}{shade}</div>
+<div role="img" aria-label="{what} of {html.escape(title, quote=True)}">{waveform}
 <div class="enclap-picture-title"><span>Log-mel spectrogram</span><span>{DYNAMIC_RANGE_DB:.0f} dB range</span></div>
-<div class="enclap-plot enclap-mel"><img alt="" src="{draw_log_mel(log_mel)}">{shade}
+<div class="enclap-plot enclap-mel"><img alt="" src="{draw_log_mel(log_mel)}">
 {draw_frequency_ticks(**frequencies)}</div>
 <div class="enclap-times">{draw_time_ticks(duration_s)}</div>
 </div>
-<figcaption class="enclap-note">{html.escape(title)}{note}</figcaption>
+<figcaption class="enclap-note">{html.escape(title)}</figcaption>
 </figure>"""
 
 
@@ -126,21 +125,33 @@ def draw_frequency_ticks(frequency_min: float, frequency_max: float, mel_scale: 
 
 
 def draw_time_ticks(duration_s: float) -> str:
-    """Labels of round times in seconds, at most seven."""
-    steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600)
+    """Labels of round times, at most seven: seconds of a short recording, minutes and seconds of a longer one."""
+    steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
     step_s = next((step for step in steps if duration_s / step <= 6), duration_s / 6)
-    times = np.arange(0, duration_s * 0.96, step_s)
+    times = np.round(np.arange(0, duration_s * 0.96, step_s), 1)
+    labels = [f"{time_s:g}" for time_s in times]
+    labels[0] += " s"
+    if duration_s >= 60:
+        labels = [format_clock(time_s) for time_s in times]
     return "".join(
-        f'<span style="left:{100 * time_s / duration_s:.2f}%">{time_s:g}{" s" if i == 0 else ""}</span>'
-        for i, time_s in enumerate(np.round(times, 1))
+        f'<span style="left:{100 * time_s / duration_s:.2f}%">{label}</span>'
+        for time_s, label in zip(times, labels, strict=True)
     )
+
+
+def format_clock(time_s: float) -> str:
+    """A time as players show it: 1:05, or 1:00:05 from an hour on."""
+    minutes, seconds = divmod(int(time_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def format_seconds(duration_s: float) -> str:
     """A duration as people say it."""
     if duration_s < 60:
         return f"{duration_s:.1f} s" if duration_s >= 1 else f"{duration_s * 1000:.0f} ms"
-    return f"{int(duration_s) // 60} min {int(duration_s) % 60} s"
+    minutes, seconds = divmod(int(duration_s), 60)
+    return f"{minutes} min {seconds} s" if seconds else f"{minutes} min"
 
 
 def pad_to_one_frame(samples: torch.Tensor, n_fft: int) -> torch.Tensor:

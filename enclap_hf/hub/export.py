@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import CommitInfo
 
@@ -18,12 +18,13 @@ from ..model.onnx_names import FILES
 from ..model.onnx_names import FOLDER as GRAPH_FOLDER
 from ..model.repository import add_remote_code, list_code_files, read_json, update_json, upload_folder
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 # What a repository consists of, beside its code; all else in a folder stays there. Names are matched in any case.
 ROOT_FILES = (
     *MODEL_FILES,
     *("generation_config.json", "processor_config.json", "preprocessor_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "requirements.txt", ".gitattributes"),
+    *TOKENIZER_FILES,
+    *("added_tokens.json", "requirements.txt", ".gitattributes"),
     *("readme.md", "license*", "notice*", "citation.cff"),
     *("model_card.json", "evaluation.json", "training_report.json", "*_results.json"),
 )
@@ -43,7 +44,7 @@ class UploadPlan(NamedTuple):
     left_out: dict[str, str]
 
 
-def push_repository(folder: str, repo_id: str, **upload) -> CommitInfo:
+def push_repository(folder: str, repo_id: str, **upload: Any) -> CommitInfo:
     """Upload a folder that holds a complete repository; the folder stays as it is.
 
     What the folder lacks of code and requirements is added to what is uploaded. What belongs to no repository is left
@@ -97,9 +98,9 @@ def name_in_card(folder: str, repo_id: str) -> None:
 
 
 def incomplete(folder: str, missing: list[str], without: str = "") -> ValueError:
-    """The error for a folder that is no complete repository."""
+    """The error for a folder that is not a complete repository."""
     return ValueError(
-        f"{folder} is no complete repository{without}; it lacks {', '.join(missing)}. Load model and processor with "
+        f"{folder} is not a complete repository{without}; it lacks {', '.join(missing)}. Load model and processor with "
         "`from_pretrained`, and save both into one folder with their `save_pretrained`."
     )
 
@@ -155,13 +156,17 @@ def list_encoder_files(folder: str) -> dict[str, tuple[str, ...]]:
     """Sub-folders that hold the encoders of a folder's processor, and patterns of the names of their files."""
     path = os.path.join(folder, "processor_config.json")
     processor = read_json_object(path) if os.path.exists(path) else {}
-    name, parts = processor.get("frame_encoder_type"), {"codec": MODEL_FILES}
+    name, parts = processor.get("frame_encoder_type"), dict[str, tuple[str, ...]](codec=MODEL_FILES)
     if name is not None:
         from ..model.frame_encoder_families import FRAME_ENCODERS  # takes seconds to import
 
         family = FRAME_ENCODERS.get(name)
         parts = {getattr(family, "part", "codec"): getattr(family, "files", ANY_FILES)}
-    return {**parts, **({"clap": MODEL_FILES} if processor.get("sequence_vector", "clap") == "clap" else {})}
+    if processor.get("sequence_vector", "clap") == "clap":
+        parts["clap"] = MODEL_FILES
+        if processor.get("clap_text_source") is not None:
+            parts["clap_text"] = (*MODEL_FILES, *TOKENIZER_FILES)
+    return parts
 
 
 def find_missing_parts(folder: str, on_this_machine: bool = False) -> list[str]:

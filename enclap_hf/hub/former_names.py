@@ -8,12 +8,26 @@ import importlib.abc
 import importlib.machinery
 import sys
 import warnings
+from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
-_MODEL = ("audio_loading", "codec_encoder", "configuration_enclap", "encoder_enclap", "feature_extraction_enclap")
+_MODEL: tuple[str, ...] = (
+    "audio_loading",
+    "codec_encoder",
+    "configuration_enclap",
+    "encoder_enclap",
+    "feature_extraction_enclap",
+)
 _MODEL += ("generation_enclap", "handler", "losses_enclap", "modeling_enclap", "onednn_linear", "pipeline")
 _MODEL += ("processing_enclap",)
-_DATA = ("caption_clips", "caption_folders", "caption_tables", "captioning_data", "excluded_clips", "feature_shards")
+_DATA: tuple[str, ...] = (
+    "caption_clips",
+    "caption_folders",
+    "caption_tables",
+    "captioning_data",
+    "excluded_clips",
+    "feature_shards",
+)
 _DATA += ("prepared_features", "table_files")
 # Former name below the package -> where its content is.
 FORMER_NAMES = {
@@ -32,17 +46,19 @@ FORMER_NAMES = {
 class FormerNameFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds modules of this package by their former names."""
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(
+        self, fullname: str, path: object = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
         package, _, name = fullname.partition(".")
         if package != PACKAGE or name not in FORMER_NAMES:
             return None
         return importlib.machinery.ModuleSpec(fullname, self)
 
-    def create_module(self, spec):
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
         return None
 
-    def exec_module(self, module) -> None:
-        former = module.__spec__.name
+    def exec_module(self, module: ModuleType) -> None:
+        former = str(module.__name__)
         name = f"{PACKAGE}.{FORMER_NAMES[former.partition('.')[2]]}"
         warnings.warn(f"`{former}` is `{name}`; import it by that name.", DeprecationWarning, stacklevel=2)
         sys.modules[former] = importlib.import_module(name)

@@ -2,7 +2,7 @@
 
     a training run's results and recipe ---+
     a conversion --------------------------+--> CaptionerCard --> README.md (model_card_template.md)
-    the reports of the model on board -----+                  \\-> model_card.json, the same contents
+    the reports of the bundled model ------+                  \\-> model_card.json, the same contents
     what is published of a checkpoint -----+
 
 * Numbers come from the JSON of a run, a recipe, an evaluation or the literature; the template holds no digit.
@@ -17,7 +17,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -173,8 +173,31 @@ def write_card(card: CaptionerCard, markdown_path: str, json_path: str) -> None:
         file.write("\n")
 
 
+def read_card(json_path: str) -> CaptionerCard:
+    """Read what [`write_card`] wrote as JSON.
+
+    Args:
+        json_path: a model_card.json.
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not the JSON of a card.
+    """
+    with open(json_path, encoding="utf-8") as file:
+        content = json.load(file)
+    parts = {"scores": ScoreRow, "examples": Example, "parts": Part}
+    try:
+        lists = {name: [kind(**row) for row in content.get(name, ())] for name, kind in parts.items()}
+        return CaptionerCard(**{**content, **lists})
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{json_path} is not the JSON of a model card: {error}.") from error
+
+
 def list_results(rows: Sequence[ScoreRow]) -> list[EvalResult]:
-    """Scores for the model index."""
+    """Scores for the model index.
+
+    Raises:
+        ValueError: two rows would be one entry of the index.
+    """
     kept = [row for row in rows if row.in_index]
     keys = [(row.dataset, row.condition, row.split) for row in kept]
     if len(set(keys)) < len(keys):
@@ -205,13 +228,21 @@ def format_scores(rows: Sequence[ScoreRow]) -> str:
     """Scores as a Markdown table. Where rows compare conditions, data set and clips are the same and stay out of it."""
     fullest_first = sorted(rows, key=lambda row: -len(row.metrics))
     metrics = list(dict.fromkeys(metric for row in fullest_first for metric in row.metrics))
-    columns = [["data set", lambda row: f"{row.dataset} {row.split or ''}"], ["clips", lambda row: row.num_clips]]
+    columns: list[tuple[str, Callable[[ScoreRow], object]]] = [
+        ("data set", lambda row: f"{row.dataset} {row.split or ''}"),
+        ("clips", lambda row: row.num_clips),
+    ]
     if any(row.condition for row in rows):
-        columns = [["condition", lambda row: row.condition]]
-    columns += [[name, lambda row, metric=metric: row.metrics.get(metric)] for metric, name in group_labels(metrics)]
+        columns = [("condition", lambda row: row.condition)]
+    columns += [(name, read_metric(metric)) for metric, name in group_labels(metrics)]
     if any(row.origin != "measured" for row in rows):
-        columns.append(["from", describe_origin])
+        columns.append(("from", describe_origin))
     return format_table([name for name, _ in columns], [[read(row) for _, read in columns] for row in rows])
+
+
+def read_metric(metric: str) -> Callable[[ScoreRow], object]:
+    """What reads a metric of a row."""
+    return lambda row: row.metrics.get(metric)
 
 
 def group_labels(labels: Sequence[str]) -> list[tuple[str, str]]:

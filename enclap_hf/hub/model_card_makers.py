@@ -1,4 +1,4 @@
-"""Fills model cards (`model_card.py`): for a training run, a conversion, a published checkpoint, the model on board."""
+"""Fills model cards (`model_card.py`) for a training run and for the bundled model; `published_cards.py` the others."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..metrics.metric_sets import METRIC_NAMES
 from ..version import __version__
 from .export import read_json
-from .model_card import LIMITS, CaptionerCard, Example, Part, ScoreRow, is_hub_id
+from .model_card import CaptionerCard, Example, Part, ScoreRow, is_hub_id
 
 PAPER = "https://arxiv.org/abs/2401.17690"
 PACKAGE = f"[enclap-hf](https://pypi.org/project/enclap-hf/) {__version__}"
@@ -43,12 +43,6 @@ RECIPE_LABELS = {
     "seed": "seed",
 }
 ENCODEC, ENCODEC_LICENCE = "facebook/encodec_24khz", "cc-by-nc-4.0"
-PUBLISHED_PARTS = (
-    Part("captioner", "[EnCLAP](https://github.com/jaeyeonkim99/EnCLAP)", "MIT"),
-    Part("`codec/`", "[EnCodec](https://github.com/facebookresearch/encodec)", "CC-BY-NC 4.0: no commercial use"),
-    Part("`clap/`", "[LAION-CLAP](https://github.com/LAION-AI/CLAP)", "CC0"),
-)
-PUBLISHED_LICENCE_NOTE = "The strictest of them, CC-BY-NC 4.0, holds for the repository as a whole."
 
 
 def make_run_card(
@@ -158,94 +152,10 @@ def describe_training_speed(results: dict) -> str | None:
     return f"A training step took {results['train_step_time_s']:.3f} s (median){peak}."
 
 
-def make_conversion_card(
-    repository: str, sources: Sequence[str], model: dict, front_end: dict, decoding: dict
-) -> CaptionerCard:
-    """Card of converted published weights.
-
-    Args:
-        repository: name of the folder.
-        sources: Markdown lines, one for each source.
-        model: the captioner's configuration.
-        front_end: the feature extractor's.
-        decoding: arguments of `generate`.
-    """
-    sizes = (
-        f"* Captioner: {model['num_codebooks']} codebooks of {model['codec_vocab_size']} codes, CLAP vectors of "
-        f"{model['clap_dim']}, width {model['d_model']}, {model['encoder_layers']} + {model['decoder_layers']} layers."
-    )
-    tower = (
-        f"* CLAP tower: {'with' if front_end['long_clips'] == 'fusion' else 'without'} fusion. Log-mel from "
-        f"{front_end['frequency_min']:g} to {front_end['frequency_max']:g} Hz, samples rounded to 16 bits, as in "
-        "training."
-    )
-    always = (
-        f"* What CLAP sees of clips over {front_end['clap_window_s']:g} s was drawn at random by the published system. "
-        "Here it is always the same: the same recording has the same caption every time."
-    )
-    return CaptionerCard(
-        name="EnCLAP audio captioner",
-        summary=f"Writes one sentence about a sound recording. Converted from the published [EnCLAP]({PAPER}) weights; "
-        "the tensors of the captioner are the published ones, bit for bit.",
-        load_from=json.dumps(repository, ensure_ascii=False),
-        license=ENCODEC_LICENCE,
-        licence_note=PUBLISHED_LICENCE_NOTE,
-        limits=[*LIMITS, describe_window(front_end)],
-        score_note="Not measured in the conversion. Which scores are reported depends on the published checkpoint.",
-        training_data="That of the published checkpoint: AudioCaps, Clotho, or both.",
-        parts=list(PUBLISHED_PARTS),
-        how_made="\n".join(
-            [
-                f"With `enclap convert` of {PACKAGE}, from:",
-                *("", *sources, "", sizes, tower),
-                f"* Decoding: {', '.join(f'{name} {value}' for name, value in decoding.items())}.",
-                always,
-            ]
-        ),
-    )
-
-
 def describe_window(front_end: dict) -> str:
     """How much of a recording the codes show; a limit."""
     window_s = front_end["max_codec_frames"] * front_end["codec_hop_length"] / front_end["codec_sampling_rate"]
     return f"Of a longer recording its codes show the first {window_s:.1f} s; only CLAP has an impression of the rest."
-
-
-def make_published_card(name: str, published: dict, recipe: dict | None) -> CaptionerCard:
-    """Card of a published checkpoint, from what is known of it.
-
-    Args:
-        name: one of `published["checkpoints"]`.
-        published: model_cards/published_checkpoints.json.
-        recipe: its training by the names of `examples/recipes/`, None where it is not known.
-    """
-    facts = published["checkpoints"][name]
-    scores = [ScoreRow(**{"in_index": "source_url" in row, **row}) for row in facts["scores"]]
-    return CaptionerCard(
-        name=name,
-        summary=f"The published [EnCLAP]({PAPER}) captioner `{facts['folder']}`: it writes one sentence about a sound "
-        "recording. This card is for its conversion, whose tensors are the published ones, bit for bit.",
-        load_from=json.dumps(name),
-        license=ENCODEC_LICENCE,
-        licence_note=PUBLISHED_LICENCE_NOTE,
-        datasets=facts["datasets"],
-        base_models=[facts["start"], *published["encoders"]],
-        limits=[*LIMITS, describe_window(published["front_end"])],
-        scores=scores,
-        score_note=f"No score was measured with this package on these weights. {published['protocol']}"
-        if scores
-        else "Not reported: no score of this checkpoint is known.",
-        training_data=f"{facts['training_data']} Training began from "
-        f"{describe_start(facts['start'])}; EnCodec and CLAP were frozen.",
-        recipe=describe_recipe(recipe or {}),
-        parts=list(PUBLISHED_PARTS),
-        how_made=f"""Trained by the [authors of EnCLAP]({published["source"]}). {PACKAGE} converts their weights and the
-LAION-CLAP file that they were trained with:
-
-```bash
-enclap convert --enclap {facts["folder"]} --clap {published["clap"]} --output {name}
-```""",
-    )
 
 
 def make_default_card(folder: str) -> CaptionerCard:
@@ -315,6 +225,14 @@ def list_default_parts(training: dict, model: dict, processor: dict) -> list[Par
         "clap": "HTSAT, trained against the captions (contrastive) and the events (tags)",
         "captioner": "EnCLAP with masked codec modelling",
     }
+    if "clap_text" in training:
+        scores = training["clap_text"]["evaluation"]
+        weights["clap_text"] = (
+            "CLAP's text tower, a RoBERTa of two layers, trained against the audio tower as it was: by its cosine, "
+            f"captions of {scores['scenes']} unseen scenes are told from shuffled ones with an area under the curve of "
+            f"{scores['auc_against_shuffled']:.3f}, from captions with one wrong event of "
+            f"{scores['auc_against_one_wrong_event']:.3f}"
+        )
     return [Part(name, text, "Apache-2.0", training.get(name, {}).get("parameters")) for name, text in weights.items()]
 
 

@@ -6,10 +6,14 @@ the registries of transformers, once they exist, register EnCLAP the first time 
 
 import importlib
 import importlib.abc
+import importlib.machinery
 import importlib.util
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from types import FrameType, ModuleType
+from typing import Any
 
 # The model inside the package: a complete repository that knows synthesised sounds.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -32,31 +36,31 @@ REGISTRIES = {
 class _AskedDict(dict):
     """A registry's dict that registers EnCLAP before it first answers."""
 
-    def __contains__(self, key):
+    def __contains__(self, key: object) -> bool:
         register_once()
         return super().__contains__(key)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> Any:
         register_once()
         return super().__getitem__(key)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         register_once()
         return super().__iter__()
 
-    def get(self, key, default=None):
+    def get(self, key: Any, default: Any = None) -> Any:
         register_once()
         return super().get(key, default)
 
-    def keys(self):
+    def keys(self) -> Any:
         register_once()
         return super().keys()
 
-    def values(self):
+    def values(self) -> Any:
         register_once()
         return super().values()
 
-    def items(self):
+    def items(self) -> Any:
         register_once()
         return super().items()
 
@@ -88,7 +92,7 @@ def _transformers_is_importing() -> bool:
 
     What another thread imports, the import system waits for.
     """
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "<module>" and str(frame.f_globals.get("__name__")).startswith("transformers"):
             return True
@@ -121,7 +125,7 @@ def _register_all() -> None:
     register_audio_captioning(DEFAULT_MODEL)
 
 
-def _arrange(module) -> None:
+def _arrange(module: ModuleType) -> None:
     """Put an `_AskedDict` in the place of each of a module's registry dicts."""
     for registry_name, dict_name in REGISTRIES[module.__name__].items():
         registry = getattr(module, registry_name)
@@ -131,7 +135,9 @@ def _arrange(module) -> None:
 class _RegistryFinder(importlib.abc.MetaPathFinder):
     """Finds the modules of `REGISTRIES` as usual, and arranges their registries once they are executed."""
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(
+        self, fullname: str, path: object = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname not in REGISTRIES:
             return None
         sys.meta_path.remove(self)  # the other finders know the module
@@ -150,11 +156,13 @@ class _ArrangingLoader(importlib.abc.Loader):
     def __init__(self, loader: importlib.abc.Loader):
         self._loader = loader
 
-    def create_module(self, spec):
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
-    def exec_module(self, module) -> None:
-        module.__loader__ = module.__spec__.loader = self._loader
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
         self._loader.exec_module(module)
         _arrange(module)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from typing import Any
 
 # For `evaluate.load`, from any folder.
 METRICS_MODULE = os.path.dirname(os.path.abspath(__file__))
@@ -27,7 +28,7 @@ _EXPORTS = {
 __all__ = sorted([*_EXPORTS, "METRICS_MODULE"])
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from ..version import __version__
 from .caption_checks import check_captions
@@ -83,7 +84,7 @@ class AudioCaptioningMetrics:
         *,
         audio: Sequence | None = None,
         sampling_rate: int | None = None,
-        audio_embeddings=None,
+        audio_embeddings: Any = None,
         clip_names: Sequence[str] | None = None,
     ) -> CaptionScores:
         """Score one caption a clip.
@@ -157,10 +158,22 @@ class AudioCaptioningMetrics:
         return versions
 
 
+# Of the whole corpus, and of each clip where a metric has that.
+Scores = tuple[float, list[float] | None]
+
+
 class _Run:
     """One call's inputs, and the scores that several metrics share."""
 
-    def __init__(self, settings, predictions, references, audio, sampling_rate, audio_embeddings) -> None:
+    def __init__(
+        self,
+        settings: AudioCaptioningMetrics,
+        predictions: Sequence[str],
+        references: Sequence[Sequence[str]],
+        audio: Sequence | None,
+        sampling_rate: int | None,
+        audio_embeddings: Any,
+    ) -> None:
         self.settings = settings
         self.predictions, self.references = predictions, references
         self.audio, self.sampling_rate, self.audio_embeddings = audio, sampling_rate, audio_embeddings
@@ -189,7 +202,7 @@ class _Run:
         parts = []
         for part in PARTS[name]:
             try:
-                parts.append(self.score(part)[1])
+                parts.append(self.score(part)[1] or [])
             except MetricUnavailableError as error:
                 raise MetricUnavailableError(f"needs {part}: {error}") from error
         if name == "spider":
@@ -208,7 +221,7 @@ class _Run:
         return getattr(self, f"_compute_{name}")()
 
     @functools.cached_property
-    def _bleu(self):
+    def _bleu(self) -> tuple[list[float], list[list[float]]]:
         from .bleu import compute_bleu
 
         return compute_bleu(*self.tokens)
@@ -220,40 +233,40 @@ class _Run:
         options["show_progress"] = self.settings.show_progress
         return options | ({"java_heap": self.settings.java_heap} if self.settings.java_heap else {})
 
-    def _compute_rouge_l(self):
+    def _compute_rouge_l(self) -> Scores:
         from .rouge import compute_rouge_l
 
         return compute_rouge_l(*self.tokens)
 
-    def _compute_cider_d(self):
+    def _compute_cider_d(self) -> Scores:
         from .cider import compute_cider_d
 
         return compute_cider_d(*self.tokens)
 
-    def _compute_meteor(self):
+    def _compute_meteor(self) -> Scores:
         from .meteor import compute_meteor
 
         return compute_meteor(*self.tokens, **self._java_options)
 
-    def _compute_spice(self):
+    def _compute_spice(self) -> Scores:
         from .spice import compute_spice
 
         options = self._java_options | {"cache_dir": self.settings.cache_dir, "clip_names": self.clip_names}
         return compute_spice(*self.tokens, **options)
 
-    def _compute_sbert_similarity(self):
+    def _compute_sbert_similarity(self) -> Scores:
         from .fense import SENTENCE_ENCODER, compute_sbert_similarity
 
         encoder = self.settings.sentence_encoder or SENTENCE_ENCODER
         return compute_sbert_similarity(self.predictions, self.references, encoder, self.settings.device)
 
-    def _compute_fluency_error_rate(self):
+    def _compute_fluency_error_rate(self) -> Scores:
         from .fense import ERROR_DETECTOR, compute_fluency_errors
 
         detector = self.settings.error_detector or ERROR_DETECTOR
         return compute_fluency_errors(self.predictions, detector, self.settings.device)
 
-    def _compute_clap_similarity(self):
+    def _compute_clap_similarity(self) -> Scores:
         from .clap_similarity import compute_clap_similarity
 
         if self.settings.clap is None or (self.audio is None and self.audio_embeddings is None):
@@ -262,9 +275,9 @@ class _Run:
             self.predictions, self.settings.clap, self.audio, self.sampling_rate, self.audio_embeddings
         )
 
-    def _compute_vocabulary(self):
+    def _compute_vocabulary(self) -> Scores:
         return len({token for caption in self.tokens[0] for token in caption.split()}), None
 
-    def _compute_mean_length(self):
+    def _compute_mean_length(self) -> Scores:
         lengths = [float(len(caption.split())) for caption in self.tokens[0]]
         return sum(lengths) / len(lengths), lengths

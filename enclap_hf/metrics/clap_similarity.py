@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .java_runtime import MetricUnavailableError
 
@@ -15,7 +16,7 @@ def compute_clap_similarity(
     clap: str | Callable[[Sequence[str]], object],
     audio: Sequence | None = None,
     sampling_rate: int | None = None,
-    audio_embeddings=None,
+    audio_embeddings: Any = None,
 ) -> tuple[float, list[float]]:
     """Compute the CLAP similarity of every caption with its clip.
 
@@ -57,7 +58,7 @@ def compute_clap_similarity(
 
 
 @functools.lru_cache(maxsize=1)
-def _load_clap(name: str):
+def _load_clap(name: str) -> Any:
     """Processor and network."""
     try:
         from transformers import AutoProcessor, ClapModel
@@ -67,10 +68,10 @@ def _load_clap(name: str):
         return AutoProcessor.from_pretrained(name), ClapModel.from_pretrained(name).eval()
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise MetricUnavailableError(f"{name!r} is no ClapModel that can be loaded: {reason}") from error
+        raise MetricUnavailableError(f"{name!r} is not a ClapModel that can be loaded: {reason}") from error
 
 
-def _embed_audio(name: str, audio: Sequence, sampling_rate: int | None):
+def _embed_audio(name: str, audio: Sequence, sampling_rate: int | None) -> Any:
     """Audio embeddings (B, C)."""
     import numpy as np
     import torch
@@ -85,7 +86,7 @@ def _embed_audio(name: str, audio: Sequence, sampling_rate: int | None):
     for clip in audio:
         # The extractor crops longer clips at random and marks a random short one as long: neither happens here.
         inputs = extractor(
-            np.asarray(clip)[: MAX_AUDIO_S * sampling_rate], sampling_rate=sampling_rate, return_tensors="pt"
+            np.asarray(clip)[: MAX_AUDIO_S * extractor.sampling_rate], sampling_rate=sampling_rate, return_tensors="pt"
         )
         if "is_longer" in inputs:
             inputs["is_longer"] = torch.zeros_like(inputs["is_longer"], dtype=torch.bool)
@@ -94,7 +95,7 @@ def _embed_audio(name: str, audio: Sequence, sampling_rate: int | None):
     return np.stack(rows)
 
 
-def _embed_text(name: str, candidates: Sequence[str]):
+def _embed_text(name: str, candidates: Sequence[str]) -> Any:
     """Text embeddings (B, C)."""
     import numpy as np
     import torch
@@ -110,6 +111,6 @@ def _embed_text(name: str, candidates: Sequence[str]):
     return np.concatenate(rows)
 
 
-def _pooled(features):
+def _pooled(features: Any) -> Any:
     """The projected embedding, which transformers returns bare up to version 4 and inside an output from version 5."""
     return getattr(features, "pooler_output", features)

@@ -83,7 +83,7 @@ def keep_entries(source: Path, target: Path, entries: Collection[str]) -> None:
         target: the new jar; it appears when it is whole.
         entries: names; those that the jar lacks are left out.
     Raises:
-        ValueError: `source` is no zip file, or an entry does not fit its checksum.
+        ValueError: `source` is not a zip file, or an entry does not fit its checksum.
         OSError: the disk is full.
     """
     unfinished = target.with_name(target.name + ".unfinished")
@@ -100,7 +100,7 @@ def keep_entries(source: Path, target: Path, entries: Collection[str]) -> None:
                     raise ValueError(f"{item.filename} of {source} changed while it was copied.")
         unfinished.replace(target)
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{source} is no whole zip file: {error}") from error
+        raise ValueError(f"{source} is not a whole zip file: {error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
 

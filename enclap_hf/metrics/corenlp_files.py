@@ -103,7 +103,8 @@ def check_class_path(jars: Sequence[Path], needs_models: bool = True) -> None:
         jars: files of the class path, CoreNLP's two among them.
         needs_models: whether a caption will be parsed.
     Raises:
-        MetricUnavailableError: a file is no whole jar or lacks something; the message names it and how to get it anew.
+        MetricUnavailableError: a file is not a whole jar or lacks something; the message names it and how to get
+            it anew.
     """
     for path in jars:
         if path.name == FILE_NAMES[1]:
@@ -123,7 +124,7 @@ def fingerprint(jars: Iterable[Path]) -> str:
     Returns:
         a digest that is safe as a file name.
     Raises:
-        MetricUnavailableError: a file is no whole jar.
+        MetricUnavailableError: a file is not a whole jar.
     """
     digest = hashlib.sha256()
     for path in sorted(jars, key=lambda path: path.name):
@@ -142,7 +143,7 @@ def describe_version(program_and_models: Sequence[Path]) -> str:
     Returns:
         "3.6.0" for what Maven's central repository has under that version; else it is said that it is something else.
     Raises:
-        MetricUnavailableError: a file is no whole jar.
+        MetricUnavailableError: a file is not a whole jar.
     """
     name = fingerprint(program_and_models)
     return VERSION if name == _PUBLISHED else f"not {VERSION} as published (contents {name[:8]})"
@@ -188,7 +189,7 @@ def _open_jar(path: Path) -> zipfile.ZipFile:
 
 
 def _describe(path: Path) -> str:
-    """What a file is that is no whole jar."""
+    """What a file is that is not a whole jar."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         start = file.read(512).lstrip().lower()
@@ -198,4 +199,4 @@ def _describe(path: Path) -> str:
         return "a page of HTML, not a jar"
     if start.startswith(b"pk"):
         return f"not whole: a jar that was cut short or damaged ({size:,} bytes)"
-    return f"no jar ({size:,} bytes)"
+    return f"not a jar ({size:,} bytes)"

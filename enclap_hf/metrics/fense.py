@@ -16,6 +16,7 @@ import tempfile
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .corenlp import cache_folder
 from .java_runtime import MetricUnavailableError
@@ -106,7 +107,7 @@ def penalise_errors(scores: Sequence[float], errors: Sequence[float]) -> tuple[f
     return sum(per_clip) / len(per_clip), per_clip
 
 
-def _import_torch():
+def _import_torch() -> Any:
     """torch and transformers, or the line that installs them."""
     try:
         import torch
@@ -142,7 +143,7 @@ def _embed_sentences(sentences: Sequence[str], sentence_encoder: str, device: st
 
 
 @functools.lru_cache(maxsize=2)
-def _load_sentence_encoder(name: str, device: str):
+def _load_sentence_encoder(name: str, device: str) -> Any:
     """Tokenizer and network of a sentence encoder."""
     _, transformers = _import_torch()
     tokenizer = _from_pretrained(transformers.AutoTokenizer, name)
@@ -150,7 +151,7 @@ def _load_sentence_encoder(name: str, device: str):
 
 
 @functools.lru_cache(maxsize=2)
-def _load_error_detector(name: str, device: str):
+def _load_error_detector(name: str, device: str) -> Any:
     """Tokenizer, encoder and classifier of a fluency error detector."""
     torch, transformers = _import_torch()
     try:
@@ -172,7 +173,7 @@ def _load_error_detector(name: str, device: str):
     return _from_pretrained(transformers.AutoTokenizer, base), encoder.eval().to(device), classifier.eval().to(device)
 
 
-def _from_pretrained(auto_class, name: str):
+def _from_pretrained(auto_class: Any, name: str) -> Any:
     """Load from a folder or the Hub, or say what could not be had."""
     try:
         return auto_class.from_pretrained(name)
@@ -189,7 +190,7 @@ def _find_checkpoint(name: str) -> Path:
         return Path(name)
     if name not in _RELEASED_DETECTORS:
         raise MetricUnavailableError(
-            f"{name!r} is no fluency error detector; expected a file, or one of {', '.join(_RELEASED_DETECTORS)}"
+            f"{name!r} is not a fluency error detector; expected a file, or one of {', '.join(_RELEASED_DETECTORS)}"
         )
     path = cache_folder() / "fense" / f"{name}.ckpt"
     if not path.is_file():

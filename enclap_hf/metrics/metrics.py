@@ -7,6 +7,8 @@ metric = evaluate.load(METRICS_MODULE, "paper")
 metric.compute(predictions=["a dog barks"], references=[["a dog is barking", "barking of a dog"]])
 """
 
+from typing import Any
+
 import datasets
 import evaluate
 
@@ -28,7 +30,7 @@ _INPUTS = (
 class Metrics(evaluate.Metric):
     """`AudioCaptioningMetrics` with evaluate's interface; the configuration's name is the set of metrics."""
 
-    def __init__(self, config_name=None, **kwargs):
+    def __init__(self, config_name: str | None = None, **kwargs: Any):
         # evaluate hands unknown keywords of `load` on; those of the metrics go to them, the rest to evaluate.
         names = (
             "sentence_encoder",
@@ -46,7 +48,7 @@ class Metrics(evaluate.Metric):
             self._settings["cache_dir"] = self._settings.pop("cache_folder")
         super().__init__(config_name=config_name or DEFAULT_METRICS, **kwargs)
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",
@@ -59,6 +61,6 @@ class Metrics(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references, **kwargs):
+    def _compute(self, predictions: Any, references: Any, **kwargs: Any) -> Any:
         metrics = AudioCaptioningMetrics(self.config_name, **self._settings)
         return metrics.compute(predictions=predictions, references=references, **kwargs)

@@ -84,7 +84,7 @@ class ParseStore:
         Args:
             scores: F scores by `clip_key`.
         """
-        self._append(_SCORES_FILE, scores.items())
+        self._append(_SCORES_FILE, list(scores.items()))
 
     def _read(self, name: str) -> Iterator[list]:
         """The entries of a file that fit their checksums."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 _UNKNOWN_SIZE = {"ncols": 80, "nrows": 24}
 
 
-def open_bar(show_progress: bool | None = None, **options):
+def open_bar(show_progress: bool | None = None, **options: Any) -> Any:
     """Open a bar.
 
     Args:

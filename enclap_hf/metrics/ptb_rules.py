@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import re
+from typing import cast
 
 # Marks: é any letter beyond ASCII, ǂ a combining or modifier letter, ٠ a digit beyond ASCII, § a symbol that is a token
 # of its own, and \x01 a character that the tokeniser drops.
@@ -76,11 +77,11 @@ class Action(enum.Enum):
     DROP = "punctuation that the pipeline removes"
 
 
-RAW, WORD_TOKEN, CLITIC_TOKEN, QUOTES, DROP = Action
+RAW, WORD_TOKEN, CLITIC_TOKEN, QUOTES, DROP = list(Action)
 
 
 RULES: list[tuple[re.Pattern, Action | str]] = [
-    (_rule(pattern), action)
+    (_rule(pattern), cast("Action | str", action))
     for pattern, action in [
         (rf"{SPACE}+", DROP),
         # Two words written as one: the first part here, the rest is read next.

@@ -77,7 +77,8 @@ def _lex(caption: str) -> list[str]:
         if marks[position] == "\n":
             position += 1
             continue
-        longest, end, action = 0, position + 1, Action.DROP
+        longest, end = 0, position + 1
+        action: Action | str = Action.DROP
         for pattern, rule_action in RULES:
             match = pattern.match(marks, position)
             if match and match.end() - position > longest:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .corenlp_files import FILE_NAMES, get_anew_line
 from .java_runtime import (
@@ -117,7 +118,7 @@ class SpiceRun:
                         raise JavaError(self._explain_failed_captions())
                     self._take_answer(word, rest, unparsed, bar)
 
-    def _take_answer(self, word: str, rest: str, unparsed: list[str], bar) -> None:
+    def _take_answer(self, word: str, rest: str, unparsed: list[str], bar: Any) -> None:
         """Take one line of the program's output in; lines that are none of its own are passed over."""
         if word == "ready":
             bar.set_description("SPICE: parsing")

@@ -18,7 +18,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _DAY_S = 86_400.0
 
@@ -50,7 +50,7 @@ def remove_left_overs(prefix: str) -> list[Path]:
     Args:
         prefix: how the folders' names begin.
     Returns:
-        the removed folders. Folders of other users, and what is no folder, stay.
+        the removed folders. Folders of other users, and what is not a folder, stay.
     """
     removed = []
     for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):

@@ -39,17 +39,17 @@ def read_array(audio: Any, label: str) -> np.ndarray:
     if not (is_list or hasattr(audio, "__array__")):
         raise audio_error(
             label,
-            f"`{type(audio).__name__}` is no kind of audio.",
+            f"`{type(audio).__name__}` is not a kind of audio.",
             "Pass a path, bytes, a binary file object, samples with `sampling_rate=`, or a `datasets` audio dict.",
         )
     try:
         array = np.asarray(audio)
     except (TypeError, ValueError) as error:
-        raise audio_error(label, f"it is no array of numbers ({error}).", "Pass float or int16 samples.") from None
+        raise audio_error(label, f"it is not an array of numbers ({error}).", "Pass float or int16 samples.") from None
     if array.size == 0:
         raise no_samples_error(label)
     if array.dtype.kind not in "fiu":
-        problem = f"values of type {array.dtype} are no audio samples."
+        problem = f"values of type {array.dtype} are not audio samples."
         raise audio_error(label, problem, "Pass float32 or int16 samples.")
     if array.dtype.kind != "f" and array.dtype.newbyteorder("=") not in (np.int8, np.int16, np.int32, np.uint8):
         raise audio_error(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from .audio_arrays import check_sampling_rate, scale_to_float32
-from .audio_bytes import ReplayedStream
+from .audio_bytes import FileView, ReplayedStream
 from .audio_chatter import silence_c_libraries
 from .audio_decoding import describe_missing
 from .audio_errors import audio_error, damaged_error, no_samples_error, unreadable_error
 from .audio_formats import AV_FORMATS
+from .audio_links import inspect_stream, is_ogg_cut
 
 # Formats whose length ffmpeg guesses from the bit rate.
 _GUESSED_LENGTH = {"aac", "ac3", "eac3", "mp3", "amr", "mpeg", "mpegts", "flac", "ogg"}
@@ -44,6 +45,12 @@ class AvDecoder:
         self.missing: str | None = None
         self._file = file
         self._position = 0
+        self._is_cut_ogg = self._states_frames = False
+        if isinstance(file, FileView):
+            self._is_cut_ogg = file.read(4) == b"OggS" and is_ogg_cut(cast(BinaryIO, file), 0)
+            facts = inspect_stream(cast(BinaryIO, file))
+            self._states_frames = facts.kind == "mpeg" and not facts.is_open
+            file.seek(0)
         # Titles in an old encoding must not stop the sound from being read.
         # As `options` they would go to the tracks too, and up to PyAV 17 that crashes where a track is found late.
         allowed = {"format_whitelist": AV_FORMATS}
@@ -51,6 +58,9 @@ class AvDecoder:
             self._container = av.open(file, container_options=allowed, metadata_errors="replace")
         try:
             self._track = _choose_track(self._container, label)
+            if self._track.codec_context is None:  # PyAV 13 to 17 crash where such a track is decoded
+                problem = "its sound is in a codec that no decoder here knows."
+                raise audio_error(label, problem, "Convert it to wav or flac first.")
             self._frames = self._container.decode(self._track)
             self._waiting = self._decode_frame()
             if self._waiting is None:
@@ -102,7 +112,7 @@ class AvDecoder:
 
     def _find_promised_samples(self) -> float:
         """Samples that the container states of the track; 0 where it states none."""
-        if _GUESSED_LENGTH & set(self._container.format.name.split(",")):
+        if _GUESSED_LENGTH & set(self._container.format.name.split(",")) and not self._states_frames:
             return 0.0
         track = self._track
         duration_s = float(track.duration * track.time_base) if track.duration and track.time_base else 0.0
@@ -125,6 +135,8 @@ class AvDecoder:
         short = self._promised - self._position
         if self._position < _WHOLE_SHARE * self._promised and short > _WHOLE_S * self.sampling_rate:
             self.missing = describe_missing(self._position, self._promised, self.sampling_rate)
+        elif self._is_cut_ogg:
+            self.missing = f"it ends after {self._position / self.sampling_rate:.2f} s, within a page of its stream"
 
     def seek(self, sample: int) -> bool:
         """ffmpeg's seeking is not exact to the sample."""
@@ -154,6 +166,6 @@ def _choose_track(container: Any, label: str) -> Any:
         return (best and best("audio")) or tracks[0]
     for track in tracks:
         flags = getattr(track.disposition, "value", track.disposition)
-        if flags & 1:  # AV_DISPOSITION_DEFAULT
+        if (flags or 0) & 1:  # AV_DISPOSITION_DEFAULT; PyAV 12 has None for a track without a decoder
             return track
     return tracks[0]

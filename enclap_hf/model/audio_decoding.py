@@ -15,8 +15,8 @@ from .audio_arrays import check_sampling_rate, scale_to_float32
 from .audio_bytes import FileView
 from .audio_chatter import silence_c_libraries
 from .audio_errors import AudioLoadError, audio_error, damaged_error, unreadable_error
-from .audio_headers import HeaderFacts, inspect_header
-from .audio_links import find_next_link, inspect_stream, skip_id3
+from .audio_headers import HeaderFacts, inspect_header, read_promised_share
+from .audio_links import find_next_link, inspect_stream, is_ogg_cut, skip_id3
 
 BLOCK_SAMPLES = 1 << 15
 # A block that holds a damage is read again up to it, in steps that are twice made smaller.
@@ -59,9 +59,8 @@ class SoundfileDecoder:
         self.sampling_rate = check_sampling_rate(self._sound.samplerate, label)
         self.num_channels = self._sound.channels
         self._first_frames = self._sound.frames
-        self._exact = self._sound.format == "FLAC" or (
-            self._sound.format in _EXACT_FORMATS and self._sound.subtype in _EXACT_SUBTYPES
-        )
+        self._is_flac = self._sound.format == "FLAC"
+        self._exact = self._is_flac or (self._sound.format in _EXACT_FORMATS and self._sound.subtype in _EXACT_SUBTYPES)
         self.note = None
         if self._header.goes_on:
             self.note = "its sound goes on behind the end that its header states, and is read to the end of the file."
@@ -69,15 +68,15 @@ class SoundfileDecoder:
     @property
     def num_samples(self) -> int | None:
         """Samples a channel, where the file states them and nothing speaks against it."""
-        if self._start or self._stream.is_open or self._sound.frames >= _UNKNOWN_SAMPLES:
+        if self._start or self._stream.is_open or self._first_frames >= _UNKNOWN_SAMPLES:
             return None
         is_chained = self._stream.kind == "ogg" and self._find_next_link() is not None
-        return None if is_chained else self._sound.frames
+        return None if is_chained else self._first_frames
 
     @property
     def stated_duration_s(self) -> float:
         """Seconds of the first stream, a guess where none are stated; 0 where there is none."""
-        frames = self._sound.frames
+        frames = self._first_frames
         if self._stream.kind == "mpeg" and self._stream.is_open:  # of a view that claims to be far longer
             frames = frames * (self._view.true_size - skip_id3(self._scanned, 0)) / self._view.size
         return frames / self.sampling_rate if frames < _UNKNOWN_SAMPLES else 0.0
@@ -85,7 +84,7 @@ class SoundfileDecoder:
     @property
     def is_certain(self) -> bool:
         """Whether the number of samples was held against the bytes that are there."""
-        return self._exact and (self._sound.format != "FLAC" or self._stream.is_certain)
+        return self._exact and (not self._is_flac or self._stream.is_certain)
 
     def _open_link(self, start: int) -> None:
         """Open the stream that begins at an offset of the file."""
@@ -129,7 +128,7 @@ class SoundfileDecoder:
             if self._view.error is None and self._step > _SMALLEST_STEP:
                 return self._read_carefully()
             if self._stream.kind == "mpeg" and self._find_next_link() is None:
-                return np.empty((0, self.num_channels), np.float32)  # what follows are no frames
+                return np.empty((0, self.num_channels), np.float32)  # what follows are not frames
             raise self._fail(error) from None
         if self._view.error is not None:
             raise unreadable_error(self.label, self._view.error)
@@ -156,9 +155,12 @@ class SoundfileDecoder:
 
     def _finish_link(self) -> None:
         """Go on with the stream that follows, or note what is missing."""
-        expected = 0 if self._stream.is_open else self._sound.frames * self._header.promised_share
+        share = self._header.promised_share * read_promised_share(self._sound, self._scanned)
+        expected = 0 if self._stream.is_open else self._sound.frames * share
         if self._position < _WHOLE_SHARE * expected < _UNKNOWN_SAMPLES:
             self.missing = describe_missing(self._position, expected, self.sampling_rate)
+        elif self._stream.kind == "ogg" and is_ogg_cut(self._scanned, self._start):
+            self.missing = f"it ends after {self._position / self.sampling_rate:.2f} s, within a page of its stream"
         following = self._find_next_link()
         if following is None:
             self.close()

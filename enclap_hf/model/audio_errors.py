@@ -67,7 +67,7 @@ def undecodable_error(label: str, head: bytes, extension: str, reason: str, has_
         remedy = "Record, download or convert it again."
         remedy += "" if has_av else f" If it plays elsewhere, its codec may need {AV_INSTALL}"
         return audio_error(label, f"it is damaged or cut off ({shorten_reason(reason)}).", remedy)
-    return audio_error(label, f"its content is no audio that can be read ({shorten_reason(reason)}).", formats)
+    return audio_error(label, f"its content is not audio that can be read ({shorten_reason(reason)}).", formats)
 
 
 def shorten_reason(reason: str | None) -> str:

@@ -179,6 +179,14 @@ def _find_ogg_link(file: BinaryIO, start: int) -> int | None:
     return None
 
 
+def is_ogg_cut(file: BinaryIO, start: int) -> bool:
+    """Whether the file ends within a page of the stream that begins at `start`."""
+    size, offset = file.seek(0, 2), start
+    while len(head := _read(file, offset, 27)) == 27 and head[:4] == b"OggS":
+        offset += 27 + head[26] + sum(_read(file, offset + 27, head[26]))
+    return offset > size or (0 < len(head) < 27 and head[:4] == b"OggS"[: len(head)])
+
+
 # MPEG audio
 
 

@@ -98,14 +98,27 @@ def load_audio(
         raise ValueError(f"Got `max_duration_s` {max_duration_s}; expected a positive number of seconds, or None.")
     with open_source(audio, sampling_rate, name, buffers_streams=True, max_duration_s=max_duration_s) as reader:
         limit = None if max_duration_s is None else max(1, round(max_duration_s * reader.sampling_rate))
-        buffer = _SampleBuffer(reader, limit, mono)
-        while limit is None or buffer.num_samples < limit:
-            wanted = BLOCK_SAMPLES if limit is None else min(BLOCK_SAMPLES, limit - buffer.num_samples)
-            block = reader.read_block(wanted)
-            if not len(block):
-                break
-            buffer.append(block)
-        return LoadedAudio(buffer.finish(), reader.sampling_rate, reader.partial_reason)
+        return load_start(reader, limit, mono)
+
+
+def load_start(reader: AudioReader, max_samples: int | None, mono: bool = True) -> LoadedAudio:
+    """Read an open recording from where it stands.
+
+    Args:
+        reader: of the recording.
+        max_samples: read at most so many; None reads to the end.
+        mono: as in [`load_audio`].
+    Raises:
+        AudioLoadError: it holds no samples, is damaged before that, or memory does not suffice.
+    """
+    buffer = _SampleBuffer(reader, max_samples, mono)
+    while max_samples is None or buffer.num_samples < max_samples:
+        left = BLOCK_SAMPLES if max_samples is None else min(BLOCK_SAMPLES, max_samples - buffer.num_samples)
+        block = reader.read_block(left)
+        if not len(block):
+            break
+        buffer.append(block)
+    return LoadedAudio(buffer.finish(), reader.sampling_rate, reader.partial_reason)
 
 
 def as_audio_batch(audio: Any) -> tuple[list, bool]:
@@ -126,8 +139,7 @@ def as_audio_batch(audio: Any) -> tuple[list, bool]:
         return [audio], False
     if hasattr(audio, "get_all_samples") or hasattr(audio, "sample_rate") or split_pair(audio) is not None:
         return [audio], False
-    if hasattr(audio, "column_names") or (hasattr(audio, "columns") and hasattr(audio, "iloc")):
-        raise _table_error(audio)
+    check_no_table(audio)
     if isinstance(audio, Sequence):
         is_batch = len(audio) == 0 or not isinstance(audio[0], numbers.Number)
         return (list(audio), True) if is_batch else ([audio], False)
@@ -136,6 +148,12 @@ def as_audio_batch(audio: Any) -> tuple[list, bool]:
         is_batch = kind in "OSTU" and getattr(audio, "ndim", 0) == 1
         return (np.asarray(audio).tolist(), True) if is_batch else ([audio], False)
     return (list(audio), True) if isinstance(audio, Iterable) else ([audio], False)
+
+
+def check_no_table(audio: Any) -> None:
+    """Raise AudioLoadError for a whole table, as of `datasets` or pandas, where one of its columns is meant."""
+    if hasattr(audio, "column_names") or (hasattr(audio, "columns") and hasattr(audio, "iloc")):
+        raise _table_error(audio)
 
 
 def _table_error(table: Any) -> AudioLoadError:

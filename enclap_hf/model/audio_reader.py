@@ -33,7 +33,14 @@ class AudioReader:
         partial_reason: what is missing of a recording that was read in part, known once its end is reached; else None.
     """
 
-    def __init__(self, start_decoder: Callable[[], Any], name: str, on_close: Callable[[], None], can_restart: bool):
+    def __init__(
+        self,
+        start_decoder: Callable[[], Any],
+        name: str,
+        on_close: Callable[[], None],
+        can_restart: bool,
+        was_heard: bool = False,
+    ):
         """Open a recording.
 
         Args:
@@ -41,6 +48,7 @@ class AudioReader:
             name: what messages call the recording.
             on_close: called once, also where opening fails.
             can_restart: False where `start_decoder` can be called once only, as for a pipe.
+            was_heard: True for a part of a recording whose reader has already warned of its samples.
         Raises:
             AudioLoadError: the recording cannot be decoded.
         """
@@ -52,7 +60,7 @@ class AudioReader:
         self._decoder = None
         self._waiting = None  # decoded and not given out yet
         self._position = 0  # of the next sample that `read_block` gives
-        self._warned = False
+        self._warned = was_heard
         try:
             with reading(name):
                 self._decoder = start_decoder()
@@ -86,11 +94,12 @@ class AudioReader:
         """Whether less was read than the recording promised; known once its end is reached."""
         return self.partial_reason is not None
 
-    def blocks(self, block_s: float = 10.0) -> Iterator[np.ndarray]:
-        """The whole recording in blocks, each float32 (channels, num_samples).
+    def blocks(self, block_s: float = 10.0, start: int = 0) -> Iterator[np.ndarray]:
+        """The recording in blocks, each float32 (channels, num_samples).
 
         Args:
             block_s: seconds of each block but the last, which holds what remains.
+            start: first sample of the first block; no block where the recording ends before it.
         Raises:
             AudioLoadError: the recording is damaged; everything in front of the damage was given out before.
             ValueError: `block_s` is shorter than one sample.
@@ -98,7 +107,7 @@ class AudioReader:
         size = round(block_s * self.sampling_rate)
         if size < 1:
             raise ValueError(f"Got `block_s` {block_s}; expected at least one sample, {1 / self.sampling_rate:g} s.")
-        self._go_to(0)
+        self._go_to(start)
         while True:
             block, error = self._gather(size)
             if block.shape[1]:
@@ -211,7 +220,7 @@ class AudioReader:
         return block
 
     def _refuse_block(self, block: np.ndarray, peak: float) -> None:
-        """Raise for samples that are no sound."""
+        """Raise for samples that are not sound."""
         finite = np.isfinite(block).all(axis=1)
         if finite.all():
             problem = f"its samples reach {peak:g}, where full scale is 1."

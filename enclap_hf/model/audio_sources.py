@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import numbers
 import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +28,23 @@ _SPECIAL_FILES = (
     (stat.S_ISBLK, "device"),
 )
 _HEAD_BYTES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class AudioPart:
+    """Samples of a recording that an `AudioReader` gave; reading it gives the very same.
+
+    Args:
+        samples: float32 (channels, num_samples), however many channels.
+        sampling_rate: Hz.
+        name: what messages call the recording.
+    """
+
+    samples: np.ndarray
+    sampling_rate: int
+    name: str
+    # Known by this and not by its class: a repository's code may be loaded twice, for its processor and its pipeline.
+    is_audio_part: ClassVar[bool] = True
 
 
 def open_audio(
@@ -58,18 +77,38 @@ def open_audio(
         AudioLoadError: see `load_audio`. What is wrong further on is raised when it is reached.
         ValueError: `raw_format` is unknown, or comes without `raw_sampling_rate`.
     """
-    raw = None
-    if raw_format is not None:
-        if raw_format not in RAW_FORMATS:
-            raise ValueError(f"Got `raw_format` {raw_format!r}; expected one of {', '.join(RAW_FORMATS)}.")
-        channels = as_whole_number(raw_channels)
-        if raw_sampling_rate is None or channels is None or channels < 1:
-            raise ValueError(
-                f"Got `raw_sampling_rate` {raw_sampling_rate!r} and `raw_channels` {raw_channels!r}; samples without a "
-                "header need a rate in Hz and at least one channel."
-            )
-        raw = (raw_format, check_sampling_rate(raw_sampling_rate, make_label(audio, name)), channels)
+    raw = check_raw(raw_format, raw_sampling_rate, raw_channels, make_label(audio, name))
     return open_source(audio, sampling_rate, name, raw=raw)
+
+
+def check_raw(
+    raw_format: str | None = None,
+    raw_sampling_rate: int | None = None,
+    raw_channels: int = 1,
+    label: str = "samples without a header",
+) -> tuple[str, int, int] | None:
+    """Format, Hz and channels of samples without a header; None where there are none.
+
+    Raises:
+        AudioLoadError: the rate is outside 1 to 384 kHz.
+        ValueError: the format is unknown, or something is missing.
+    """
+    if raw_format is None:
+        if raw_sampling_rate is not None or raw_channels != 1:
+            raise ValueError(
+                "Got `raw_sampling_rate` or `raw_channels` without `raw_format`, which says that samples have no "
+                f"header; pass one of {', '.join(RAW_FORMATS)}, or leave them out."
+            )
+        return None
+    if raw_format not in RAW_FORMATS:
+        raise ValueError(f"Got `raw_format` {raw_format!r}; expected one of {', '.join(RAW_FORMATS)}.")
+    channels = as_whole_number(raw_channels)
+    if raw_sampling_rate is None or channels is None or channels < 1:
+        raise ValueError(
+            f"Got `raw_sampling_rate` {raw_sampling_rate!r} and `raw_channels` {raw_channels!r}; samples without a "
+            "header need a rate in Hz and at least one channel."
+        )
+    return raw_format, check_sampling_rate(raw_sampling_rate, label), channels
 
 
 def open_source(
@@ -91,6 +130,9 @@ def open_source(
         buffers_streams: copy what cannot seek before it is decoded, so that it gives the bits that the file would.
         max_duration_s: no more than this from the start will be wanted, of which a decoder object is told.
     """
+    if getattr(audio, "is_audio_part", False) is True:
+        start = lambda: ArrayDecoder(audio.samples.T, audio.sampling_rate)  # noqa: E731
+        return AudioReader(start, audio.name, lambda: None, can_restart=True, was_heard=True)
     label = make_label(audio, name)
     if sampling_rate is not None:
         sampling_rate = check_sampling_rate(sampling_rate, label)
@@ -121,7 +163,9 @@ def split_pair(audio: Any) -> tuple[Any, Any] | None:
     for samples, rate in (audio, audio[::-1]):
         is_samples = hasattr(samples, "__array__") and getattr(samples, "ndim", 0) in (1, 2)
         is_samples = is_samples or (isinstance(samples, (list, tuple)) and len(samples) > 0)
-        if is_samples and as_whole_number(rate) is not None and not getattr(rate, "ndim", 0):
+        # What is a number and no rate, such as 8000.5, is refused as a rate and not as a pair.
+        is_rate = as_whole_number(rate) is not None or isinstance(rate, (numbers.Number, np.bool_))
+        if is_samples and is_rate and not getattr(rate, "ndim", 0):
             return samples, rate
     return None
 
@@ -156,7 +200,7 @@ def open_file(path: str | bytes, label: str) -> io.BufferedReader:
 
 
 def find_special_kind(path: str) -> str | None:
-    """What a path is where it is no file or folder: "named pipe", "socket" or "device"; else None."""
+    """What a path is where it is neither file nor folder: "named pipe", "socket" or "device"; else None."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -188,6 +232,10 @@ def _open_dict(audio: Mapping, sampling_rate: int | None, name: str | None) -> t
         return audio["bytes"], None, name
     if path:
         return path, None, name
+    if audio.get("audio") is not None:
+        raise audio_error(
+            make_label(audio, name), "it is a whole row of a table.", 'Pass its recording, such as row["audio"].'
+        )
     raise audio_error(
         make_label(audio, name),
         "it holds no audio.",

@@ -6,8 +6,13 @@ own probabilities count, before processors, penalties and temperature. So scores
 
 import torch
 from transformers import GenerationConfig
+from transformers.modeling_outputs import BaseModelOutput
 
+from .configuration_enclap import NUM_EXTRA_SLOTS
+from .encoder_enclap import build_slot_mask
 from .losses_enclap import IGNORED_TARGET
+from .onednn_linear import is_plain_inference
+from .row_bits import count_slots
 
 
 @torch.no_grad()
@@ -19,7 +24,7 @@ def score_sequences(
     decoding: GenerationConfig,
     num_prompt_tokens: int = 1,
 ) -> torch.Tensor:
-    """Score what `generate` returned, in one pass of the decoder.
+    """Score what `generate` returned, in one pass of the decoder, on a CPU in one for each clip.
 
     Args:
         model: [`EnClapForConditionalGeneration`].
@@ -31,7 +36,25 @@ def score_sequences(
     Returns:
         float32 (B * n,); 0 for a caption without a token that counts.
     """
+    states = encoder_outputs[0]
+    if not is_plain_inference(states):
+        return score_batch(model, sequences, states, attention_mask, decoding, num_prompt_tokens)
+    num_captions = len(sequences) // len(states)
+    slot_mask = build_slot_mask(attention_mask, len(states), states.shape[1] - NUM_EXTRA_SLOTS)
+    scores = []
+    for i, length in enumerate(count_slots(slot_mask, *states.shape[:2])):  # each clip over its own length
+        own = sequences[i * num_captions : (i + 1) * num_captions]
+        scored = find_scored_tokens(own, decoding, num_prompt_tokens) != IGNORED_TARGET
+        last = int(scored.any(0).nonzero().max()) if scored.any() else 0
+        clip = (own[:, : last + 2], states[i : i + 1, :length].clone(), None)
+        scores.append(score_batch(model, *clip, decoding, num_prompt_tokens))
+    return torch.cat(scores)
+
+
+def score_batch(model, sequences, states, attention_mask, decoding, num_prompt_tokens: int) -> torch.Tensor:
+    """[`score_sequences`] of one batch, as long as its longest caption."""
     targets = find_scored_tokens(sequences, decoding, num_prompt_tokens)
+    encoder_outputs = BaseModelOutput(last_hidden_state=states)
     logits = model(
         attention_mask=attention_mask, encoder_outputs=encoder_outputs, decoder_input_ids=sequences[:, :-1]
     ).logits

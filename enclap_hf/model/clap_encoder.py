@@ -1,7 +1,7 @@
 """The frozen CLAP audio tower: log-mel windows to one vector a recording, or to one frame for each stretch of a window.
 
 It stays in float32 and in evaluation mode. Windows have one length, so a clip's result does not depend on what it is
-batched with. Its linear layers multiply as the captioner's do (`onednn_linear.py`).
+batched with, on a CPU not in the last bit. Its linear layers multiply as the captioner's do (`onednn_linear.py`).
 """
 
 import torch
@@ -13,8 +13,8 @@ from .frame_encoder import fingerprint_tensors, load_frozen
 from .model_checks import LOADING
 from .onednn_linear import use_onednn
 
-# Windows encoded together.
-BATCH_SIZE = {"cpu": 8, "cuda": 128}
+# Windows encoded together: on a CPU each by itself, so that its bits do not depend on the batch (`row_bits.py`).
+BATCH_SIZE = {"cpu": 1, "cuda": 128}
 
 
 class ClapEncoder:

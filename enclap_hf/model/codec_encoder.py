@@ -4,8 +4,8 @@ Distinctive choices; the weights are those of the stock codec, and so are the co
 - The convolutions run channels-last, which oneDNN multiplies without rearranging the signal, with weight norm folded
   once. Each activation is written straight behind the frames that pad it.
 - On a CPU the convolutions take 1.7 s of a clip at a time, all layers one after another, and keep of it what those of
-  the next block reach back to. The LSTM takes all clips of a batch: its 16 MB of weights are read once at every step,
-  however many clips share it.
+  the next block reach back to. The LSTM takes all clips of a batch, and two at least (`row_bits.py`): its 16 MB of
+  weights are read once at every step, however many clips share it.
 - The search for the nearest codes multiplies as the captioner does (`onednn_linear.py`).
 """
 
@@ -15,6 +15,7 @@ from transformers import EncodecModel
 from transformers.models.encodec.modeling_encodec import EncodecConv1d, EncodecLSTM, EncodecResnetBlock
 
 from .onednn_linear import multiply
+from .row_bits import PRODUCT_ROWS
 
 # Clips that pass the codec's convolutions together, and how many of their codec frames at a time: on a CPU so few that
 # all stays in its cache, and that no memory is asked of the system, which clears it first.
@@ -26,6 +27,7 @@ LENGTH_STEP_FRAMES = 32
 QUANTIZER_BLOCK_FRAMES = {"cpu": 256, "cuda": 1 << 20}
 # Codec frames that the LSTM takes at a time, so that its gates of a long clip are never in memory as a whole.
 LSTM_BLOCK_FRAMES = 2048
+CHECKED_LSTM_FRAMES = 16
 
 
 def encode_latent_alone(codec: EncodecModel, waveform: torch.Tensor) -> torch.Tensor:
@@ -68,6 +70,7 @@ class CodecEncoder:
         self.batch_size = CONVOLUTION_BATCH_SIZE.get(device.type, CONVOLUTION_BATCH_SIZE["cuda"])
         self.quantizer_block_frames = QUANTIZER_BLOCK_FRAMES.get(device.type, QUANTIZER_BLOCK_FRAMES["cuda"])
         self.memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        self._lstm_keeps_bits: dict[tuple, bool] = {}  # by clips and threads
         with torch.inference_mode():
             self.weights = {
                 layer: layer.conv.weight.unsqueeze(2).contiguous(memory_format=self.memory_format)  # (out, in, 1, k)
@@ -87,21 +90,29 @@ class CodecEncoder:
     def _encode_together(self, waveforms: list[torch.Tensor]) -> list[torch.Tensor]:
         """Latents of clips that are long enough, longest first."""
         frames, workspace = None, Workspace(self.memory_format)
-        for start in range(0, len(waveforms), self.batch_size):
-            part = waveforms[start : start + self.batch_size]
+        parts = [waveforms[start : start + self.batch_size] for start in range(0, len(waveforms), self.batch_size)]
+        for part, start in zip(parts, range(0, len(waveforms), self.batch_size), strict=True):
             states = self._convolve_clips(part, workspace)
             if frames is None:  # (T, B, channels)
                 frames = states.new_zeros(states.shape[3], len(waveforms), states.shape[1])
             frames[: states.shape[3], start : start + len(part)] = states.squeeze(2).permute(2, 0, 1)
-        states = self._run_lstm(frames).permute(1, 2, 0).unsqueeze(2)
-        lengths = self._count_lengths(waveforms, 1)
-        states = self._run(self.last_layers, states, lengths, workspace)  # (B, H, 1, T)
-        return [states[i, :, 0, :length].T for i, length in enumerate(lengths)]
+        frames, latents = self._run_lstm(frames), []
+        for part in parts:
+            num_frames, start = self._count_frames(part[0]), len(latents)
+            states = frames[:num_frames, start : start + len(part)].permute(1, 2, 0).unsqueeze(2)
+            lengths = self._count_lengths(part, 1)
+            states = self._run(self.last_layers, states, lengths, workspace)  # (B, H, 1, T)
+            latents += [states[i, :, 0, :length].T for i, length in enumerate(lengths)]
+        return latents
+
+    def _count_frames(self, waveform: torch.Tensor) -> int:
+        """Codec frames that a batch with this clip as its longest has."""
+        return -(-len(waveform) // (self.codec.config.hop_length * LENGTH_STEP_FRAMES)) * LENGTH_STEP_FRAMES
 
     def _convolve_clips(self, waveforms: list[torch.Tensor], workspace: "Workspace") -> torch.Tensor:
         """Run the layers before the LSTM: (B, channels, 1, T)."""
         hop, stride = self.codec.config.hop_length, self.clip_layers[-1].conv.stride[0]
-        num_frames = -(-len(waveforms[0]) // (hop * LENGTH_STEP_FRAMES)) * LENGTH_STEP_FRAMES
+        num_frames = self._count_frames(waveforms[0])
         states, reached = None, {}
         for first in range(0, num_frames, self.block_frames):
             begin, end = first * hop, min(first + self.block_frames, num_frames) * hop
@@ -198,11 +209,43 @@ class CodecEncoder:
 
     def _run_lstm(self, frames: torch.Tensor) -> torch.Tensor:
         """The LSTM and its residual connection: (T, B, channels) -> the same."""
-        blocks, carried = [], None
-        for block in frames.split(LSTM_BLOCK_FRAMES):
-            states, carried = self.lstm(block, carried)
-            blocks.append(states)
-        return torch.cat(blocks).add_(frames)
+        num_clips, num_together = frames.shape[1], frames.shape[1]
+        padded = frames
+        if frames.device.type == "cpu":  # a single clip would have other bits than two
+            padded = nn.functional.pad(frames, (0, 0, 0, -num_clips % PRODUCT_ROWS))
+            num_together = self._find_lstm_batch(padded.shape[1])
+        rows = []
+        for part in padded.split(num_together, dim=1):
+            blocks, carried = [], None
+            for block in part.split(LSTM_BLOCK_FRAMES):
+                states, carried = self.lstm(block.contiguous(), carried)
+                blocks.append(states)
+            rows.append(torch.cat(blocks))
+        states = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+        return states[:, :num_clips] + frames
+
+    def _find_lstm_batch(self, num_clips: int) -> int:
+        """Clips that the LSTM may take at once, so that each has the bits that it has beside any other one."""
+        while num_clips > PRODUCT_ROWS:
+            key = (num_clips, torch.get_num_threads())
+            if key not in self._lstm_keeps_bits:
+                self._lstm_keeps_bits[key] = keeps_lstm_bits(self.lstm, num_clips)
+            if self._lstm_keeps_bits[key]:
+                break
+            num_clips = -(-num_clips // (2 * PRODUCT_ROWS)) * PRODUCT_ROWS
+        return num_clips
+
+
+def keeps_lstm_bits(lstm: nn.LSTM, num_clips: int) -> bool:
+    """Whether an LSTM gives each of so many clips the bits that it gives two, whatever their length."""
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randn(CHECKED_LSTM_FRAMES, num_clips, lstm.input_size, generator=generator)
+    together, half = lstm(frames)[0], CHECKED_LSTM_FRAMES // 2
+    for first in {0, PRODUCT_ROWS, num_clips - PRODUCT_ROWS}:
+        own = slice(first, first + PRODUCT_ROWS)
+        if not torch.equal(together[:half, own], lstm(frames[:half, own].contiguous())[0]):
+            return False
+    return True
 
 
 class Workspace:

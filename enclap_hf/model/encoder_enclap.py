@@ -6,6 +6,9 @@
 The CLAP vector passes a linear layer; a frame is the sum of its codes' embeddings (`CodeEmbedding`), or continuous
 features that pass a linear layer and a layer norm (`FeatureEmbedding`); positions start at `<s>` (`SlotPositions`).
 What follows is BART's encoder, which does not know what its frames were.
+
+Without gradients a CPU encodes a batch clip by clip: a clip then has the states that it has alone, bit for bit, and
+waits for no longer one.
 """
 
 import torch
@@ -15,6 +18,8 @@ from transformers.models.bart.modeling_bart import BartEncoder, BartLearnedPosit
 
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .input_checks import check_mask, check_range
+from .onednn_linear import is_plain_inference
+from .row_bits import count_slots
 
 # Frames in a batch from which joining the code tables for one lookup pays: four clips of 10 s.
 MIN_JOINED_FRAMES = 3000
@@ -46,11 +51,7 @@ class CodeEmbedding(nn.ModuleList):
 
     def forward(self, audio_codes: torch.LongTensor) -> torch.FloatTensor:
         """(B, T, K) -> (B, T, D)."""
-        if audio_codes.dim() != 3 or audio_codes.shape[2] != len(self):
-            raise ValueError(
-                f"Got `audio_codes` of shape {tuple(audio_codes.shape)}; expected (B, T, K) with K = {len(self)} "
-                "codebooks. Make them with this model's processor."
-            )
+        self.check_shape(audio_codes)
         audio_codes = self.check_codes(audio_codes)
         if joins_code_tables(audio_codes):
             return self.embed_at_once(audio_codes)
@@ -58,6 +59,14 @@ class CodeEmbedding(nn.ModuleList):
         for k in range(1, len(self)):
             frames += self[k](audio_codes[:, :, k])
         return frames
+
+    def check_shape(self, audio_codes: torch.Tensor) -> None:
+        """Raise ValueError for codes of another shape than (B, T, K)."""
+        if audio_codes.dim() != 3 or audio_codes.shape[2] != len(self):
+            raise ValueError(
+                f"Got `audio_codes` of shape {tuple(audio_codes.shape)}; expected (B, T, K) with K = {len(self)} "
+                "codebooks. Make them with this model's processor."
+            )
 
     def check_codes(self, audio_codes: torch.LongTensor) -> torch.LongTensor:
         """Codes as integers that index; none that no codec of this size gives, for which longer tables have a row."""
@@ -92,13 +101,17 @@ class FeatureEmbedding(nn.Module):
 
     def forward(self, audio_features: torch.FloatTensor) -> torch.FloatTensor:
         """(B, T, F) -> (B, T, D)."""
+        self.check_shape(audio_features)
+        return self.layer_norm(self.projection(audio_features.to(self.layer_norm.weight.dtype)))
+
+    def check_shape(self, audio_features: torch.Tensor) -> None:
+        """Raise ValueError for features of another shape than (B, T, F)."""
         width = self.projection.in_features
         if audio_features.dim() != 3 or audio_features.shape[2] != width:
             raise ValueError(
                 f"Got `audio_features` of shape {tuple(audio_features.shape)}; expected (B, T, F) with F = {width}. "
                 "Make them with this model's processor."
             )
-        return self.layer_norm(self.projection(audio_features.to(self.layer_norm.weight.dtype)))
 
 
 class EnClapEncoder(BartEncoder):
@@ -140,10 +153,34 @@ class EnClapEncoder(BartEncoder):
             ValueError: not exactly one of codes or features and `inputs_embeds`, the kind of frames that this captioner
                 does not read, a wrong shape, or too many frames.
         """
-        frames = self.embed_frames(audio_codes, audio_features, inputs_embeds)
+        recordings = (audio_codes, audio_features, inputs_embeds)
+        if self.encodes_apart(recordings):
+            return self.encode_apart(recordings, clap_embedding, attention_mask, **kwargs)
+        frames = self.embed_frames(*recordings)
         slot_mask = build_slot_mask(attention_mask, *frames.shape[:2])
         slots = self.build_slots(frames, clap_embedding, attention_mask)
         return super().forward(inputs_embeds=slots, attention_mask=slot_mask, **kwargs)
+
+    def encodes_apart(self, recordings: tuple) -> bool:
+        """Whether clips are encoded one by one: on a CPU, where padding costs time and a clip its bits."""
+        given = [each for each in recordings if each is not None]
+        return len(given) == 1 and given[0].dim() == 3 and not self.training and is_plain_inference(given[0])
+
+    def encode_apart(self, recordings: tuple, clap_embedding, attention_mask, return_dict=None, **kwargs):
+        """Encode each clip over its own length; zeros follow the shorter ones."""
+        num_clips, num_frames = next(each.shape[:2] for each in recordings if each is not None)
+        self.check_recordings(*recordings)
+        slot_mask = build_slot_mask(attention_mask, num_clips, num_frames)
+        self.check_sizes(num_clips, num_frames, clap_embedding)
+        outputs = []
+        for i, length in enumerate(count_slots(slot_mask, num_clips, num_frames + NUM_EXTRA_SLOTS)):
+            own = [None if each is None else each[i : i + 1, : length - NUM_EXTRA_SLOTS].clone() for each in recordings]
+            clap = None if clap_embedding is None else clap_embedding[i : i + 1].clone()
+            slots = self.build_slots(self.embed_frames(*own), clap, None)
+            outputs.append(super().forward(inputs_embeds=slots, attention_mask=None, return_dict=True, **kwargs))
+        joined = join_encoded(outputs, num_frames + NUM_EXTRA_SLOTS)
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return joined if return_dict else joined.to_tuple()
 
     def embed_frames(
         self,
@@ -152,6 +189,13 @@ class EnClapEncoder(BartEncoder):
         inputs_embeds: torch.FloatTensor | None,
     ) -> torch.FloatTensor:
         """Embed the one kind of frames that was passed: (B, T, D)."""
+        self.check_recordings(audio_codes, audio_features, inputs_embeds)
+        if inputs_embeds is not None:
+            return inputs_embeds
+        return self.embed_features(audio_features) if audio_codes is None else self.embed_encodec(audio_codes)
+
+    def check_recordings(self, audio_codes, audio_features, inputs_embeds) -> None:
+        """Raise ValueError unless one kind of frames was passed, one that this captioner reads, in its shape."""
         reads_codes = self.config.frame_kind == "codes"
         own, other = (audio_codes, audio_features) if reads_codes else (audio_features, audio_codes)
         if other is not None or (own is None) == (inputs_embeds is None):
@@ -160,14 +204,13 @@ class EnClapEncoder(BartEncoder):
                 f"Pass either {wanted}, as the processor returns them, or `inputs_embeds` (B, T, D); this captioner "
                 f"reads {self.config.frame_kind}."
             )
-        if own is None:
-            width = self.config.d_model
-            if inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != width:
-                raise ValueError(
-                    f"Got `inputs_embeds` of shape {tuple(inputs_embeds.shape)}; expected (B, T, D) with D = {width}."
-                )
-            return inputs_embeds
-        return self.embed_encodec(own) if reads_codes else self.embed_features(own)
+        width = self.config.d_model
+        if own is not None:
+            (self.embed_encodec if reads_codes else self.embed_features).check_shape(own)
+        elif inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != width:
+            raise ValueError(
+                f"Got `inputs_embeds` of shape {tuple(inputs_embeds.shape)}; expected (B, T, D) with D = {width}."
+            )
 
     def build_slots(
         self,
@@ -177,12 +220,7 @@ class EnClapEncoder(BartEncoder):
     ) -> torch.FloatTensor:
         """Lay out CLAP | <s> | frames | </s> | padding: (B, T, D) -> (B, T + 3, D)."""
         batch_size, num_frames, width = frames.shape
-        if num_frames > self.config.max_codec_frames:
-            raise ValueError(
-                f"Got {num_frames} codec frames; one window holds {self.config.max_codec_frames} "
-                f"(`max_position_embeddings` {self.config.max_position_embeddings} less {NUM_EXTRA_SLOTS}). "
-                "Crop the codes, or let the processor or DataCollatorForEnClap do it."
-            )
+        self.check_sizes(batch_size, num_frames, clap_embedding)
         clap = self.embed_clap(clap_embedding, frames)
         # Not through `embed_tokens`, which would scale them where `scale_embedding` is set: only the decoder scales.
         bos, eos = self.embed_tokens.weight[[self.config.bos_token_id, self.config.eos_token_id]].to(frames.dtype)
@@ -198,18 +236,53 @@ class EnClapEncoder(BartEncoder):
     def embed_clap(self, clap_embedding: torch.FloatTensor | None, frames: torch.FloatTensor) -> torch.FloatTensor:
         """What stands in the CLAP slot: (B, 1, D); zeros in a captioner that reads no CLAP vector."""
         batch_size = frames.shape[0]  # `len` would fix it in an exported graph
-        expected = (batch_size, self.config.clap_dim)
         if self.clap_projection is None:
-            if clap_embedding is not None:
-                raise ValueError("Got `clap_embedding`, and this captioner reads none (`clap_dim` 0); leave it out.")
             return frames.new_zeros(batch_size, 1, self.config.d_model)
         if clap_embedding is None:
-            clap_embedding = frames.new_zeros(expected)
-        elif clap_embedding.shape != expected:
+            clap_embedding = frames.new_zeros(batch_size, self.config.clap_dim)
+        return self.clap_projection(clap_embedding.to(self.embed_tokens.weight.dtype)).unsqueeze(1)
+
+    def check_sizes(self, num_clips: int, num_frames: int, clap_embedding: torch.FloatTensor | None) -> None:
+        """Refuse more frames than the window holds, and CLAP vectors that are not of these clips or not read."""
+        if num_frames > self.config.max_codec_frames:
+            raise ValueError(
+                f"Got {num_frames} codec frames; one window holds {self.config.max_codec_frames} "
+                f"(`max_position_embeddings` {self.config.max_position_embeddings} less {NUM_EXTRA_SLOTS}). "
+                "Crop the codes, or let the processor or DataCollatorForEnClap do it."
+            )
+        if clap_embedding is None:
+            return
+        if self.clap_projection is None:
+            raise ValueError("Got `clap_embedding`, and this captioner reads none (`clap_dim` 0); leave it out.")
+        expected = (num_clips, self.config.clap_dim)
+        if clap_embedding.shape != expected:
             raise ValueError(
                 f"Got `clap_embedding` of shape {tuple(clap_embedding.shape)}; expected (B, C) = {expected}."
             )
-        return self.clap_projection(clap_embedding.to(self.embed_tokens.weight.dtype)).unsqueeze(1)
+
+
+def join_encoded(outputs: list[BaseModelOutput], num_slots: int) -> BaseModelOutput:
+    """What the encoder gave for each clip, as it gives a batch: zeros in the slots behind a clip's end."""
+    if len(outputs) == 1 and outputs[0].last_hidden_state.shape[1] == num_slots:
+        return outputs[0]
+
+    def join(tensors: list[torch.Tensor]) -> torch.Tensor:  # (1, L, D) states, or (1, heads, L, L) weights
+        sizes = [num_slots if axis else len(tensors) for axis in range(tensors[0].dim())]
+        kept = 1 if tensors[0].dim() == 4 else 2
+        sizes[kept] = tensors[0].shape[kept]
+        joined = tensors[0].new_zeros(sizes)
+        for whole, (own,) in zip(joined, tensors, strict=True):
+            whole[tuple(map(slice, own.shape))] = own
+        return joined
+
+    joined = {}
+    for name, value in outputs[0].items():
+        values = [output[name] for output in outputs]
+        if isinstance(value, tuple):
+            joined[name] = tuple(join(list(layer)) for layer in zip(*values, strict=True))
+        else:
+            joined[name] = join(values)
+    return type(outputs[0])(**joined)
 
 
 def joins_code_tables(audio_codes: torch.LongTensor) -> bool:

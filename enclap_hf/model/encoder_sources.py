@@ -30,7 +30,7 @@ class EncoderFolder(str):
     Attributes:
         source: the entry that it was found by.
         access: how its repository is reached; None for a folder that is complete.
-        use_safetensors: False where the user lets weights be read that are no safetensors.
+        use_safetensors: False where the user lets weights be read that are not safetensors.
     """
 
     source: dict
@@ -44,13 +44,13 @@ class EncoderFolder(str):
             OSError: they are not there.
         """
         if self.access is not None:
-            if not self._fetch(SAFE_WEIGHTS_NAME):
-                index = self._fetch(SAFE_WEIGHTS_INDEX_NAME)
+            if not self.fetch(SAFE_WEIGHTS_NAME):
+                index = self.fetch(SAFE_WEIGHTS_INDEX_NAME)
                 if index:
                     for shard in sorted(set(read_index(index).values())):
-                        self._fetch(shard)
+                        self.fetch(shard)
                 elif not self.use_safetensors:
-                    self._fetch(WEIGHTS_NAME)
+                    self.fetch(WEIGHTS_NAME)
             self.access = None
         return self
 
@@ -63,8 +63,11 @@ class EncoderFolder(str):
             self.access = None
         return self
 
-    def _fetch(self, name: str) -> str | None:
+    def fetch(self, name: str) -> str | None:
         """The path of a file, downloaded where it is not there; None where the repository has none."""
+        if self.access is None:
+            path = os.path.join(self, name)
+            return path if os.path.exists(path) else None
         arguments = {key: self.source[key] for key in ("revision", "subfolder") if key in self.source}
         return cached_file(
             self.source["repo_id"], name, **arguments, **self.access, _raise_exceptions_for_missing_entries=False
@@ -91,6 +94,9 @@ def check_source(source: Mapping, name: str) -> dict:
     folder = source.get("subfolder") or ""
     if os.path.isabs(folder) or ".." in folder.replace("\\", "/").split("/"):
         raise ValueError(f"Got `{name}` with the sub-folder {folder!r}; expected one inside of the repository.")
+    revision = source.get("revision") or ""
+    if ".." in revision or revision.startswith("/") or "\\" in revision:  # no name in git, and a way out of the cache
+        raise ValueError(f"Got `{name}` with the revision {revision!r}; expected a branch, a tag or a commit.")
     return {field: value for field, value in source.items() if value is not None}
 
 

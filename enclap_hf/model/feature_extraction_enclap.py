@@ -6,17 +6,21 @@ change another's; here a clip has one description, whatever stands beside it.
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import BatchFeature, FeatureExtractionMixin
 
 from .audio_arrays import average_channels
-from .audio_loading import as_audio_batch, load_audio
+from .audio_loading import as_audio_batch, load_start, open_source
+from .audio_reader import AudioReader
 from .audio_resampling import resample_audio
+from .clap_windows import choose_window_starts, fill_window, stack_windows
 from .frame_encoder import FrameEncoder, WaveformFrames, count_samples
 from .log_mel import LogMel
+from .long_recording import LongRecording
 
 # Extra audio resampled behind the last frame, so that the resampler's edge falls outside of what is kept.
 RESAMPLING_MARGIN_S = 0.5
+# Longer recordings are never held as a whole: CLAP's windows of them are made block by block.
+MAX_HELD_S = 300.0
 # What a feature extractor prepares for as long as it belongs to no processor: EnCodec, 24 kHz.
 DEFAULT_SAMPLING_RATE, DEFAULT_HOP_LENGTH = 24_000, 320
 
@@ -132,7 +136,6 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         device: str | torch.device = "cpu",
         frame_encoder: FrameEncoder | None = None,
         with_clap: bool = True,
-        with_windows: bool = True,
         **kwargs,
     ) -> BatchFeature:
         """Prepare one recording or a list of them.
@@ -145,14 +148,12 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
             device: where the log-mel windows are computed, and stay.
             frame_encoder: what the samples are for; None prepares mono waveforms of this extractor's own rate.
             with_clap: False leaves CLAP's windows out.
-            with_windows: False leaves CLAP's samples as they are, for an encoder that makes the windows itself.
             kwargs: `return_tensors`, which can only be "pt".
         Returns:
             `input_values`: list of float32 samples at the frame encoder's rate, (num_samples,) or for encoders of
             several channels (channels, num_samples);
             `input_features`: float32 (B, windows, mel frames, mel bins), log-mel in dB;
             `is_longer`: bool (B, 1), True where the three extra windows hold parts of a longer clip;
-            `clap_values`: in the place of both, list of float32 samples at CLAP's rate, without windows;
             `peak`: float32 (B,), the highest absolute sample of what an encoder hears, full scale at 1.
         Raises:
             AudioLoadError: a recording that cannot be read; the message names it.
@@ -164,28 +165,53 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         if not clips:
             raise ValueError("Got an empty list of recordings; pass at least one.")
         encoder = self.default_encoder if frame_encoder is None else frame_encoder
-        reads_mono = getattr(encoder, "num_channels", None) == 1
-        waveforms, features, is_longer, peaks, clap_waveforms = [], [], [], [], []
+        waveforms, features, is_longer, peaks = [], [], [], []
         for clip in clips:
-            loaded = load_audio(clip, sampling_rate, mono=reads_mono)
-            channels = loaded.samples[None] if reads_mono else loaded.samples  # (channels, num_samples)
-            waveforms.append(self.prepare_samples(channels, loaded.sampling_rate, encoder))
-            peaks.append(max(float(channels.max()), -float(channels.min())))
+            with open_source(clip, sampling_rate, buffers_streams=True) as reader:
+                waveform, peak, clap_input = self.prepare_recording(reader, encoder, with_clap, rng, device)
+            waveforms.append(waveform)
+            peaks.append(peak)
             if with_clap:
-                mono = loaded.samples if reads_mono else average_channels(channels.T)
-                mono = torch.from_numpy(resample_audio(mono, loaded.sampling_rate, self.clap_sampling_rate))
-                if not with_windows:
-                    clap_waveforms.append(mono)
-                    continue
-                windows, longer = self.prepare_clap_windows(mono.to(device), rng)
-                features.append(windows)
-                is_longer.append([longer])
+                features.append(clap_input[0])
+                is_longer.append([clap_input[1]])
         prepared = {"input_values": waveforms, "peak": torch.tensor(peaks)}
-        if clap_waveforms:
-            prepared["clap_values"] = clap_waveforms
-        elif with_clap:
+        if with_clap:
             prepared.update(input_features=torch.stack(features), is_longer=torch.tensor(is_longer))
         return BatchFeature(prepared)
+
+    def prepare_recording(
+        self,
+        reader: AudioReader,
+        encoder: FrameEncoder,
+        with_clap: bool,
+        rng: np.random.Generator | None,
+        device: str | torch.device,
+    ) -> tuple[torch.Tensor, float, tuple[torch.Tensor, bool] | None]:
+        """Prepare one open recording, of which no more is held than is needed.
+
+        Returns:
+            what the frame encoder reads, the peak of what the encoders hear, and CLAP's windows with whether these
+            show parts of a longer clip.
+        """
+        mono, rate = getattr(encoder, "num_channels", None) == 1, reader.sampling_rate
+        num_heard, num_read = self.count_frame_samples(encoder, rate)
+        held = max(self.clap_window_s + 1, MAX_HELD_S) * rate if with_clap else 0
+        limit = None if num_read is None else max(num_read, round(held) + 1)
+        samples = load_start(reader, limit, mono).samples
+        channels = samples[None] if mono else samples  # (channels, num_samples)
+        waveform = self.prepare_samples(channels, rate, encoder)
+        heard = channels[:, :num_heard]
+        if not with_clap:
+            return waveform, find_peak(heard), None
+        if limit is not None and channels.shape[1] == limit:
+            peak = find_peak(heard)
+            del samples, channels, heard
+            recording = LongRecording(reader, self, mono, device)
+            windows = recording.read_windows(rng)
+            return waveform, max(peak, recording.peak), (windows, self.long_clips == "fusion")
+        at_clap_rate = resample_audio(samples if mono else average_channels(channels.T), rate, self.clap_sampling_rate)
+        clap_input = self.prepare_clap_windows(torch.from_numpy(at_clap_rate).to(device), rng)
+        return waveform, max(find_peak(heard), find_peak(self.cut_to_clap(channels, rate))), clap_input
 
     @property
     def default_encoder(self) -> FrameEncoder:
@@ -206,14 +232,37 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         Returns:
             what the encoder reads.
         """
-        max_samples = None
-        if self.max_codec_frames is not None:
-            lookahead = round(getattr(encoder, "lookahead_s", 0.0) * encoder.sampling_rate)
-            max_samples = count_samples(encoder, self.max_codec_frames) + lookahead
-            head_s = max_samples / encoder.sampling_rate + RESAMPLING_MARGIN_S
-            channels = channels[:, : max(1, int(head_s * sampling_rate))]
-        resampled = np.stack([resample_audio(channel, sampling_rate, encoder.sampling_rate) for channel in channels])
+        max_samples = self.count_kept_samples(encoder)
+        resampled = np.stack(
+            [
+                resample_audio(channel, sampling_rate, encoder.sampling_rate)
+                for channel in channels[:, : self.count_frame_samples(encoder, sampling_rate)[1]]
+            ]
+        )
         return encoder.prepare(resampled[:, :max_samples])
+
+    def count_kept_samples(self, encoder: FrameEncoder) -> int | None:
+        """Samples at the encoder's rate that change the frames kept; None for all."""
+        if self.max_codec_frames is None:
+            return None
+        lookahead = round(getattr(encoder, "lookahead_s", 0.0) * encoder.sampling_rate)
+        return count_samples(encoder, self.max_codec_frames) + lookahead
+
+    def count_frame_samples(self, encoder: FrameEncoder, sampling_rate: int) -> tuple[int | None, int | None]:
+        """Samples of a recording that its frames show, and that are read for them; None for all."""
+        kept = self.count_kept_samples(encoder)
+        if kept is None:
+            return None, None
+        kept_s = kept / encoder.sampling_rate
+        return tuple(max(1, int(seconds * sampling_rate)) for seconds in (kept_s, kept_s + RESAMPLING_MARGIN_S))
+
+    def cut_to_clap(self, channels: np.ndarray, sampling_rate: int) -> np.ndarray:
+        """Of a recording (channels, num_samples), what CLAP hears: all of it, or the window in its middle."""
+        length = round(self.clap_window_s * sampling_rate)
+        if self.long_clips == "fusion" or channels.shape[1] <= length:
+            return channels
+        start = (channels.shape[1] - length + 1) // 2
+        return channels[:, start : start + length]
 
     def round_samples(self, samples: torch.Tensor) -> torch.Tensor:
         """Round samples to 16 bits and back where CLAP's training did."""
@@ -238,31 +287,12 @@ class EnClapFeatureExtractor(FeatureExtractionMixin):
         if len(mel) == self.window_mel_frames:
             return mel.expand(num_windows, -1, -1).contiguous(), False
         starts = choose_window_starts(len(mel), self.window_mel_frames, rng)
-        # Bilinear without antialiasing: the pixels that the published captioners were trained on.
-        shrunk = nn.functional.interpolate(
-            mel[None, None], size=(self.window_mel_frames, self.num_mel_bins), mode="bilinear", align_corners=False
-        )[0, 0]
-        return torch.stack([shrunk, *(mel[start : start + self.window_mel_frames] for start in starts)]), True
+        return stack_windows(mel, self.window_mel_frames, starts), True
 
 
-def fill_window(samples: torch.Tensor, length: int) -> torch.Tensor:
-    """Repeat a short clip as many whole times as fit, then pad with zeros: (num_samples,) -> (length,)."""
-    repeated = samples.repeat(length // len(samples))
-    return nn.functional.pad(repeated, (0, length - len(repeated)))
-
-
-def choose_window_starts(num_frames: int, window_frames: int, rng: np.random.Generator | None = None) -> list[int]:
-    """First frames of three windows, one in each third of the possible ones.
-
-    Args:
-        num_frames: mel frames of the clip, more than a window has.
-        window_frames: mel frames of a window.
-        rng: draws each start from its third; without it, the middle one is taken.
-    Source: LAION-CLAP draws them with numpy's global generator, also in evaluation.
-    """
-    thirds = np.array_split(np.arange(num_frames - window_frames + 1), 3)
-    thirds = [third if len(third) else np.zeros(1, dtype=int) for third in thirds]
-    return [int(third[len(third) // 2] if rng is None else rng.choice(third)) for third in thirds]
+def find_peak(channels: np.ndarray) -> float:
+    """The highest absolute sample of (channels, num_samples)."""
+    return max(float(channels.max()), -float(channels.min()))
 
 
 def check_other_arguments(arguments: dict) -> None:

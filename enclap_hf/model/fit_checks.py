@@ -108,6 +108,19 @@ def check_clap_encoder(feature_extractor, clap) -> None:
         )
 
 
+def check_clap_text(clap, clap_text) -> None:
+    """Refuse a text tower of another CLAP than the audio tower's, as far as sizes tell.
+
+    Raises:
+        ValueError: their vectors differ in width.
+    """
+    if clap.embedding_dim != clap_text.embedding_dim:
+        raise ValueError(
+            f"CLAP's audio tower gives vectors of {clap.embedding_dim} numbers and its text tower of "
+            f"{clap_text.embedding_dim} (`projection_dim`); use the two towers of one CLAP."
+        )
+
+
 def check_mel_windows(feature_extractor, clap) -> None:
     """Refuse log-mel windows that the CLAP tower cannot read.
 

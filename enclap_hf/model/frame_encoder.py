@@ -271,7 +271,7 @@ def fingerprint_unnamed(tensors: Iterable[torch.Tensor]) -> str:
 
 
 def save_settings(folder: str, settings: dict) -> None:
-    """Write the config.json of an encoder that is no model of transformers."""
+    """Write the config.json of an encoder that is not a model of transformers."""
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
         json.dump(settings, file, indent=2, sort_keys=True)

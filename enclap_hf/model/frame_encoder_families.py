@@ -69,6 +69,6 @@ def find_family_name(encoder) -> str:
         if family is type(encoder):
             return name
     raise ValueError(
-        f"Got a {type(encoder).__name__}, which is no known frame encoder; register its class with "
+        f"Got a {type(encoder).__name__}, which is not a known frame encoder; register its class with "
         "`enclap_hf.register_frame_encoder(NAME, CLASS)`."
     )

@@ -1,4 +1,5 @@
-"""The two frozen encoders of a processor: the frame encoder, and the CLAP tower if the captioner reads its vector.
+"""The frozen encoders of a processor: the frame encoder, the CLAP tower if the captioner reads its vector, and perhaps
+the text tower of that CLAP, which tells how well a caption fits.
 
 Where they are is known at once, what they are from their configurations, and weights are read with the first recording.
 Threads that ask at the same time wait for the one that loads. Pickled, they are references to where they are.
@@ -12,6 +13,7 @@ from collections.abc import Callable
 import torch
 
 from .clap_encoder import ClapEncoder
+from .clap_text import ClapTextEncoder
 from .encoder_sources import ACCESS_ARGUMENTS, PLACES_FILE, EncoderFolder, check_source, find_folder
 from .frame_encoder import FrameEncoder
 from .model_checks import LOADING
@@ -19,35 +21,35 @@ from .model_checks import LOADING
 logger = logging.getLogger(__name__)
 
 # Parts of a repository that hold encoders, by their folders.
-PARTS = ("codec", "clap")
+PARTS = ("codec", "clap", "clap_text")
 
 
 class FrozenEncoders:
     """Finds, loads and saves the encoders of a processor.
 
     Args:
-        sources: entry of each part, as in processor_config.json.
+        sources: entry of each part, as in processor_config.json; None for a text tower that is not there.
         location: `repo_id`, and how it is reached, of the processor's own repository; empty for one made in memory.
         find_family: from the type of a frame encoder, or None, and its folder, to its class.
         frame_encoder_type: as in processor_config.json; None is told by the folder's own configuration.
         reads_clap: whether the captioner reads CLAP's vector.
-        frame_encoder, clap_encoder: those that are in memory.
+        frame_encoder, clap_encoder, clap_text: those that are in memory.
     """
 
     def __init__(
         self,
-        sources: dict[str, dict],
+        sources: dict[str, dict | None],
         location: dict,
         find_family: Callable[[str | None, str | None], type],
         frame_encoder_type: str | None = None,
         reads_clap: bool = True,
         frame_encoder: FrameEncoder | None = None,
         clap_encoder: ClapEncoder | None = None,
+        clap_text: ClapTextEncoder | None = None,
     ):
         self.sources, self.location, self.find_family = sources, location, find_family
         self.frame_encoder_type, self.reads_clap = frame_encoder_type, reads_clap
-        self._frame, self._clap = frame_encoder, clap_encoder
-        self._given = (frame_encoder, clap_encoder)
+        self._frame, self._clap, self._clap_text = self._given = (frame_encoder, clap_encoder, clap_text)
         self._is_bound = frame_encoder is not None  # by who made it
         self._fingerprints: dict[str, str] = {}
         self.device = torch.device("cpu")
@@ -56,9 +58,8 @@ class FrozenEncoders:
         return self  # frozen: a copied processor shares them
 
     def __getstate__(self) -> dict:
-        frame_encoder, clap_encoder = self._given
-        read_again = {"_frame": frame_encoder, "_clap": clap_encoder, "_is_bound": frame_encoder is not None}
-        return {**self.__dict__, **read_again, "_fingerprints": {}}
+        read_again = dict(zip(("_frame", "_clap", "_clap_text"), self._given, strict=True))
+        return {**self.__dict__, **read_again, "_is_bound": self._given[0] is not None, "_fingerprints": {}}
 
     def load_frame_encoder(self, processor=None) -> FrameEncoder:
         """The frame encoder; its weights follow on first use. To encode, it has to know the processor."""
@@ -77,7 +78,9 @@ class FrozenEncoders:
 
     def _load_part(self, part: str):
         """The encoder whose files are in a sub-folder of a repository."""
-        return self.load_frame_encoder() if part == self.part_of_frames else self.load_clap_encoder()
+        if part == self.part_of_frames:
+            return self.load_frame_encoder()
+        return self.load_clap_encoder() if part == "clap" else self.load_clap_text()
 
     def load_clap_encoder(self) -> ClapEncoder | None:
         """The CLAP tower; its weights follow on first use. None where the captioner reads no CLAP vector."""
@@ -87,6 +90,20 @@ class FrozenEncoders:
                 self._check_fingerprint("clap", loaded)
                 self._clap = loaded.to(self.device)
             return self._clap
+
+    def load_clap_text(self) -> ClapTextEncoder | None:
+        """CLAP's text tower; its weights follow on first use. None where there is none."""
+        with LOADING:
+            if self._clap_text is None and self.has_clap_text:
+                loaded = ClapTextEncoder(self.find_folder("clap_text"))
+                self._check_fingerprint("clap_text", loaded)
+                self._clap_text = loaded.to(self.device)
+            return self._clap_text
+
+    @property
+    def has_clap_text(self) -> bool:
+        """Whether there is a text tower, and an audio tower that it belongs to."""
+        return self.reads_clap and (self._clap_text is not None or self.sources.get("clap_text") is not None)
 
     def _find_family(self) -> type:
         """The class of the frame encoder."""
@@ -105,7 +122,7 @@ class FrozenEncoders:
     def to(self, device: str | torch.device) -> None:
         """Run the encoders on `device`, those not loaded yet as soon as they are."""
         self.device = torch.device(device)
-        for encoder in (self._frame, self._clap):
+        for encoder in (self._frame, self._clap, self._clap_text):
             if encoder is not None:
                 move(encoder, self.device)
 
@@ -155,10 +172,10 @@ class FrozenEncoders:
 
     def has_folder(self, part: str) -> bool:
         """Whether an encoder can be read again from somewhere."""
-        frame_encoder, clap_encoder = self._given
+        frame_encoder, clap_encoder, clap_text = self._given
         if frame_encoder is not None and part == self.part_of_frames:
             return False
-        return part != "clap" or clap_encoder is None
+        return {"clap": clap_encoder, "clap_text": clap_text}.get(part) is None
 
     def is_elsewhere(self, part: str) -> bool:
         """Whether an encoder is in a repository of its own on the Hub."""
@@ -169,7 +186,8 @@ class FrozenEncoders:
 
     def list_parts(self) -> list[str]:
         """Parts that the encoders are in."""
-        return [part for part in PARTS if part == self.part_of_frames or (part == "clap" and self.reads_clap)]
+        is_there = {self.part_of_frames: True, "clap_text": self.has_clap_text}
+        return [part for part in PARTS if is_there.get(part, part == "clap" and self.reads_clap)]
 
     def refer_to(self, part: str, places: dict) -> dict:
         """A reference to an encoder that says nothing of this machine; its place here is added to `places`."""
@@ -195,7 +213,8 @@ class FrozenEncoders:
             self.find_folder(part)
 
     def _is_in_memory(self, part: str) -> bool:
-        encoder = self._frame if part == self.part_of_frames else self._clap
+        others = {"clap": self._clap, "clap_text": self._clap_text}
+        encoder = self._frame if part == self.part_of_frames else others[part]
         return encoder is not None and getattr(encoder, "is_loaded", True)
 
     def save_part(self, part: str, folder: str) -> None:

@@ -11,10 +11,15 @@ line what came, what is allowed and what to do; `RequestError.status_code` is fo
     {"inputs": "https://..."}             refused: nothing is downloaded here
 
 Samples are fractions of full scale, or whole numbers of 16 bits. `parameters` beside `inputs`: those of `PARAMETERS`.
-The answer is the pipeline's: {"text"}, or with `num_return_sequences` a list of {"text", "score"}, best first.
+The answer is the pipeline's: {"text", "score"}, or with `num_return_sequences` a list of such, best first; where the
+repository has the text tower of its CLAP, with `confidence`. Recordings longer than the model hears at once are
+captioned window by window, as `chunk_length_s`, `stride_length_s` (a number or a list of two) and `segmentation` say;
+with `return_timestamps` the answer has `chunks`, a list of {"timestamp": [start, end], "text", "score"}; with `stream`
+it is a list of rows {"start_s", "end_s", "caption", ...}. The toolkit sends an answer when all of it is there, so these
+rows come together; `captioner.stream` gives each in turn.
 
-Limits, from the environment: ENCLAP_MAX_BYTES of a file (25000000), ENCLAP_MAX_DURATION_S of a recording (120).
-ENCLAP_BACKEND is "torch", "onnx" or "onnx-int8": what computes.
+Limits, from the environment: ENCLAP_MAX_BYTES of a file (25000000), ENCLAP_MAX_DURATION_S of a recording (120). Windows
+begin at most once a second. ENCLAP_BACKEND is "torch", "onnx" or "onnx-int8": what computes.
 """
 
 import base64
@@ -30,7 +35,7 @@ from transformers import pipeline
 
 logger = logging.getLogger(__name__)
 
-# What a request may set: type, least and greatest value.
+# What a request may set: type, least and greatest value; of texts, their length.
 PARAMETERS = {
     "num_beams": (int, 1, 16),
     "num_return_sequences": (int, 1, 16),
@@ -42,9 +47,23 @@ PARAMETERS = {
     "top_k": (int, 1, 1000),
     "top_p": (float, 0.01, 1.0),
     "silence_dbfs": (float, -300.0, 0.0),
+    "chunk_length_s": (float, 0.0, 3600.0),
+    "stride_length_s": (float, 0.0, 3600.0),
+    "segmentation": (str, 1, 40),
+    "return_timestamps": (bool, False, True),
+    "stream": (bool, False, True),
+    "num_candidates": (int, 2, 100),
+    "candidates": (str, 1, 40),
+    "rerank": (str, 1, 40),
+    "seed": (int, 0, 2**32),
+    "min_confidence": (float, -1.0, 1.0),
 }
+CHOICES = ("num_candidates", "candidates", "rerank")
 # Of those, what null turns off.
 OPTIONAL_PARAMETERS = ("silence_dbfs",)
+WINDOW_PARAMETERS = ("chunk_length_s", "stride_length_s", "segmentation")
+# Seconds from the start of a window to that of the next.
+SHORTEST_STEP_S = 1.0
 SAMPLING_PARAMETERS = ("temperature", "top_k", "top_p")
 INPUTS_HELP = (
     'Send an audio file as the body, or JSON {"inputs": the file in base64} or '
@@ -74,7 +93,7 @@ class EndpointHandler:
     Args:
         path: folder of a repository; this file's own when empty.
     Raises:
-        ValueError: a limit in the environment is no positive number.
+        ValueError: a limit in the environment is not a positive number.
     """
 
     def __init__(self, path: str = ""):
@@ -101,7 +120,7 @@ class EndpointHandler:
         Args:
             data: the decoded body, `inputs` and optional `parameters`, as in the module's table.
         Returns:
-            {"text"}, or with `num_return_sequences` above 1 a list of {"text", "score"}, best first.
+            {"text", "score"}, or with `num_return_sequences` above 1 a list of such, best first; see the module.
         Raises:
             RequestError: the request cannot be answered; the reason is the message.
         """
@@ -114,7 +133,10 @@ class EndpointHandler:
     def caption(self, recording: bytes | dict, options: dict) -> dict | list[dict]:
         """Decode and caption, in the one thread for it, so that only one decoded recording is in memory at a time."""
         loaded = self.load(recording)
+        options = dict(options)
         try:
+            if options.pop("stream", False):
+                return [row for _, row in self.captioner.stream(loaded, errors="raise", **options)]
             return self.captioner(loaded, **options)
         except self._audio_loading.AudioLoadError as error:
             raise RequestError(str(error), 415) from None
@@ -175,6 +197,7 @@ class EndpointHandler:
                 f"Got {describe(parameters)} as `parameters`; expected an object of {', '.join(PARAMETERS)}."
             )
         options = {name: check_parameter(name, value) for name, value in parameters.items()}
+        self.check_windows(options)
         most = self.captioner.model.config.max_position_embeddings - 1  # the start token takes one
         if options.get("max_new_tokens", 0) > most:
             raise RequestError(
@@ -182,11 +205,18 @@ class EndpointHandler:
             )
         is_sampling = options.get("do_sample", False)
         for name in SAMPLING_PARAMETERS:
-            if name in options and not is_sampling:
+            if name in options and not is_sampling and not options.keys() & {*CHOICES}:
                 raise RequestError(
                     f'Got `{name}`, which concerns sampling only; add "do_sample": true or leave it out.', 422
                 )
         num_captions = options.get("num_return_sequences", 1)
+        try:
+            # Refuses what does not go together.
+            self.captioner._sanitize_parameters(**{name: options[name] for name in options if name != "stream"})
+        except ValueError as error:
+            raise RequestError(str(error), 422) from None
+        if options.keys() & {*CHOICES}:
+            return options
         if "num_beams" not in options:
             default = 1 if is_sampling else self.captioner.model.generation_config.num_beams or 1
             options["num_beams"] = default if is_sampling else max(default, num_captions)
@@ -197,6 +227,20 @@ class EndpointHandler:
                 422,
             )
         return options
+
+    def check_windows(self, options: dict) -> None:
+        """Refuse windows that cannot be, or are too many."""
+        try:
+            plan = self.captioner.plan_windows({name: options[name] for name in WINDOW_PARAMETERS if name in options})
+        except ValueError as error:
+            raise RequestError(str(error), 422) from None
+        step_s = plan.chunk_length_s - plan.left_s - plan.right_s
+        if step_s < SHORTEST_STEP_S and any(name in options for name in WINDOW_PARAMETERS):
+            raise RequestError(
+                f"Got windows that begin every {step_s:.3g} s; at most one a second is captioned here: raise "
+                "`chunk_length_s` or lower `stride_length_s`.",
+                422,
+            )
 
 
 # Limits and parameters
@@ -214,13 +258,19 @@ def read_limit(name: str, default: int) -> float:
     return limit
 
 
-def check_parameter(name: str, value) -> int | float | bool | None:
+def check_parameter(name: str, value) -> int | float | bool | str | list[float] | None:
     """One parameter's value in its own type; numbers may come as text, as they do from a query string."""
     if name not in PARAMETERS:
         raise RequestError(f"Got the parameter `{make_line(name, 40)}`; allowed are {', '.join(PARAMETERS)}.", 422)
     if value is None and name in OPTIONAL_PARAMETERS:
         return None
     kind, least, greatest = PARAMETERS[name]
+    if name == "stride_length_s" and is_pair(value):
+        return [check_parameter(name, side) for side in value]
+    if kind is str:
+        if not isinstance(value, str) or not least <= len(value) <= greatest:
+            raise RequestError(f"Got {describe(value)} as `{name}`; expected a word.", 422)
+        return value
     if kind is bool:
         if not isinstance(value, bool):
             raise RequestError(f"Got {describe(value)} as `{name}`; expected true or false.", 422)
@@ -233,6 +283,12 @@ def check_parameter(name: str, value) -> int | float | bool | None:
         allowed = f"{'a whole number' if kind is int else 'a number'} from {least:g} to {greatest:g}"
         raise RequestError(f"Got {describe(value)} as `{name}`; expected {allowed}.", 422)
     return kind(number)
+
+
+def is_pair(value) -> bool:
+    """Whether a value is a list of two that are no lists."""
+    is_list = isinstance(value, (list, tuple))
+    return is_list and len(value) == 2 and not any(isinstance(side, (list, tuple, dict)) for side in value)
 
 
 def describe(value) -> str:
@@ -302,7 +358,7 @@ def decode_base64(text: str) -> bytes:
     try:
         content = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise RequestError(f"Got text that is no base64 (it begins {begin!r}) as `inputs`. {INPUTS_HELP}") from None
+        raise RequestError(f"Got text that is not base64 (it begins {begin!r}) as `inputs`. {INPUTS_HELP}") from None
     if not content:
         raise RequestError(f"Got an empty text as `inputs`. {INPUTS_HELP}")
     return content

@@ -1,6 +1,7 @@
 """Log-mel spectrograms in dB, in blocks, so that the spectra of a long clip are never in memory as a whole."""
 
 import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,25 +49,47 @@ class LogMel:
 
     def __call__(self, samples: torch.Tensor) -> torch.Tensor:
         """(num_samples,) -> (mel frames, mel bins) in dB, without an upper or lower cut; a frame at every hop."""
-        filters, window = make_mel_filters(self, samples.device), make_hann_window(self.n_fft, samples.device)
-        padded = pad_by_reflection(samples, self.n_fft // 2)
-        num_frames = len(samples) // self.hop_length + 1
-        blocks = []
-        for first in range(0, num_frames, MEL_BLOCK_FRAMES):
-            frames = min(MEL_BLOCK_FRAMES, num_frames - first)
-            start = first * self.hop_length
-            part = padded[start : start + (frames - 1) * self.hop_length + self.n_fft]
-            spectrum = torch.stft(part, self.n_fft, self.hop_length, window=window, center=False, return_complex=True)
+        return torch.cat(list(self.in_blocks([samples])))
+
+    def in_blocks(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The same of samples that come in parts, each (num_samples,): blocks of (mel frames, mel bins), in order."""
+        size, step = (MEL_BLOCK_FRAMES - 1) * self.hop_length + self.n_fft, MEL_BLOCK_FRAMES * self.hop_length
+        for padded in cut_blocks(reflect_ends(parts, self.n_fft // 2), size, step, self.n_fft):
+            filters, window = make_mel_filters(self, padded.device), make_hann_window(self.n_fft, padded.device)
+            spectrum = torch.stft(padded, self.n_fft, self.hop_length, window=window, center=False, return_complex=True)
             power = spectrum.real**2 + spectrum.imag**2  # (n_fft // 2 + 1, frames)
-            with torch.autocast(samples.device.type, enabled=False):  # which would multiply in half precision
-                blocks.append(10 * torch.log10((power.T @ filters).clamp(min=1e-10)))
-        return torch.cat(blocks)
+            with torch.autocast(padded.device.type, enabled=False):  # which would multiply in half precision
+                yield 10 * torch.log10((power.T @ filters).clamp(min=1e-10))
 
 
-def pad_by_reflection(samples: torch.Tensor, width: int) -> torch.Tensor:
-    """Reflect both ends of a clip; one shorter than the reflection is followed by zeros first."""
-    samples = nn.functional.pad(samples, (0, max(0, width + 1 - len(samples))))
-    return nn.functional.pad(samples[None], (width, width), mode="reflect")[0]
+def reflect_ends(parts: Iterable[torch.Tensor], width: int) -> Iterator[torch.Tensor]:
+    """The parts of a clip, between reflections of its ends; a clip shorter than these is followed by zeros first."""
+    parts = iter(parts)
+    first = next(parts)
+    while len(first) <= width and (part := next(parts, None)) is not None:
+        first = torch.cat([first, part])
+    first = nn.functional.pad(first, (0, max(0, width + 1 - len(first))))
+    yield first[1 : width + 1].flip(0)
+    yield first
+    end = first[-width - 1 :]
+    for part in parts:
+        yield part
+        end = torch.cat([end, part[-width - 1 :]])[-width - 1 :]
+    yield end[:-1].flip(0)
+
+
+def cut_blocks(parts: Iterable[torch.Tensor], size: int, step: int, min_size: int) -> Iterator[torch.Tensor]:
+    """Blocks of `size` samples that begin at every `step`, and what remains where that is at least `min_size`."""
+    held, count = [], 0
+    for part in parts:
+        held.append(part)
+        count += len(part)
+        while count >= size:
+            joined = held[0] if len(held) == 1 else torch.cat(held)
+            yield joined[:size]
+            held, count = [joined[step:]], count - step
+    if count >= min_size:
+        yield torch.cat(held)
 
 
 @functools.lru_cache(maxsize=8)

@@ -13,11 +13,9 @@ import contextlib
 import logging
 import math
 import os
-import re
 import threading
 from typing import NamedTuple
 
-import torch
 from torch import nn
 from torch.nn.modules import module as torch_modules
 from transformers import PretrainedConfig
@@ -45,6 +43,7 @@ from .model_files import (
     read_json_object,
     shorten,
 )
+from .weight_checks import check_finite, check_indices
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +120,7 @@ def _load_checked(load, model_class: type, place: str | os.PathLike | None, *arg
 
 
 class CheckedFolder(NamedTuple):
-    """A folder whose files were checked; `entries` is None where its weights are no safetensors, or quantised.
+    """A folder whose files were checked; `entries` is None where its weights are not safetensors, or quantised.
 
     Attributes:
         fields: of its config.json.
@@ -314,6 +313,7 @@ def check_loaded(
         if name in entries and entries[name].dtype not in FLOATS:
             raise file_error(place, f"tensor {shorten(name)} holds {entries[name].dtype}; expected floats.")
     check_finite(model, place)
+    check_indices(model, place)
 
 
 def reads_plain_bart(place: str) -> bool:
@@ -331,18 +331,3 @@ def name_some(names: list[str]) -> str:
     """The first of some tensors, and how many more there are."""
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"tensor {shorten(names[0])}{more}"
-
-
-def check_finite(model: nn.Module, place: str) -> None:
-    """Refuse weights that are NaN or infinite, in one pass over each, but for those that a file may leave out."""
-    unread = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_missing", None) or ()]
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if any(pattern.search(name) for pattern in unread):
-            continue
-        if not tensor.is_floating_point() or tensor.device.type == "meta" or not tensor.numel():
-            continue
-        lowest, highest = torch.aminmax(tensor.detach())
-        if not torch.isfinite(highest - lowest):
-            if torch.isfinite(tensor).all():  # only their difference is not
-                continue
-            raise file_error(place, f"tensor {shorten(name)} holds numbers that are NaN or infinite.")

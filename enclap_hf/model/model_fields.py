@@ -28,7 +28,7 @@ IMPLEMENTATIONS = {
     "attn_implementation": (None, "eager", "sdpa"),
     "experts_implementation": (None, "eager"),
 }
-# Names that a label may have are no fields.
+# Names that a label may have are not fields.
 LABEL_FIELDS = ("id2label", "label2id")
 # Beyond these, a size is damage: more than any table has rows, any list entries, and any text characters.
 MAX_COUNT, MAX_NUMBER, MAX_LENGTH, MAX_CHARACTERS = 1 << 20, 1e9, 10_000, 10_000
@@ -186,7 +186,7 @@ def check_like(name: str, value: object, default: object, path: str) -> None:
 
 
 def check_number(name: str, value: object, path: str, whole: bool, least: float) -> None:
-    """Refuse what is no number, and numbers that nothing has."""
+    """Refuse what is not a number, and numbers that nothing has."""
     greatest = MAX_COUNT if whole else MAX_NUMBER
     if any(word in name for word in ("dropout", "layerdrop", "drop_path", "smoothing")) or name.endswith("_prob"):
         greatest = 1
@@ -274,7 +274,7 @@ def check_generation(fields: dict, path: str, vocab_size: int | None = None, max
 
 
 def check_token_ids(name: str, value: object, path: str, vocab_size: int) -> None:
-    """Refuse what is no id of the vocabulary, and no list of ids or of lists of them."""
+    """Refuse what is neither an id of the vocabulary, nor a list of ids or of lists of them."""
     if isinstance(value, list) and len(value) <= MAX_LENGTH:
         for entry in value:
             check_token_ids(name, entry, path, vocab_size)

@@ -77,7 +77,7 @@ def find_size(path: str) -> int:
         reason = getattr(error, "strerror", None) or str(error)
         raise file_error(path, f"it cannot be opened ({reason}).") from None
     if not stat.S_ISREG(status.st_mode):
-        raise file_error(path, "it is a folder." if stat.S_ISDIR(status.st_mode) else "it is no regular file.")
+        raise file_error(path, "it is a folder." if stat.S_ISDIR(status.st_mode) else "it is not a regular file.")
     return status.st_size
 
 
@@ -121,7 +121,7 @@ def _refuse_repeated(pairs: list[tuple]) -> dict:
 
 def _refuse_constant(text: str) -> float:
     """JSON has neither NaN nor infinity."""
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def read_header(path: str) -> dict[str, TensorEntry]:

@@ -14,6 +14,9 @@ watch or rewrite operations, and layers with further hooks or another `forward`.
 One switch gives plain layers: `use_onednn(model, False)` for a model in memory, `use_onednn(model)` takes it back, and
 `ENCLAP_ONEDNN=0` in the environment of the process does it for every model. Where oneDNN is switched off in torch
 (`torch.backends.mkldnn.flags(enabled=False)`), it is off here.
+
+Layers that multiply rows of several clips can be told to give every row the bits that it has alone (`mark_rows`), in
+float32 and bfloat16; see `row_bits.py`.
 """
 
 import os
@@ -24,6 +27,8 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as module_hooks
 from transformers.activations import GELUActivation
+
+from .row_bits import ENOUGH_VALUES, has_aligned_rows, multiply_rows
 
 PLAIN_TENSORS = (torch.Tensor, nn.Parameter)  # not those of quantised or sharded weights
 # Rows whose transposed copies stay in a CPU's cache: over all rows at once a weight's gradient takes 1.7 times as long.
@@ -57,11 +62,30 @@ def is_own_hook(hook: Callable) -> bool:
     return getattr(hook, "__name__", None) in (hand_to_onednn.__name__, note_before_gelu.__name__)
 
 
+def mark_rows(model: nn.Module) -> None:
+    """Let the `nn.Linear` of a model, of which rows of several clips are asked together, give each row its own bits.
+
+    That holds for inputs (N, S, in_features) without gradients. Rows (N, in_features) count as a clip by themselves.
+    """
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.keeps_rows = True
+
+
 def hand_to_onednn(layer: nn.Linear, arguments: tuple) -> tuple | None:
     """Forward pre-hook: the input that oneDNN may multiply reaches `nn.Linear.forward` as a [`OneDnnInput`]."""
-    if not multiplies_with_onednn(*arguments) or len(arguments) != 1 or torch.is_autocast_enabled("cpu"):
+    if len(arguments) != 1 or torch.is_autocast_enabled("cpu"):
         return None
-    is_plain_layer = (
+    if not torch.is_grad_enabled() and getattr(layer, "keeps_rows", False) and multiplies_rows(layer, *arguments):
+        return (RowsInput(arguments[0]),)
+    if not multiplies_with_onednn(*arguments):
+        return None
+    return (OneDnnInput(arguments[0]),) if is_plain_layer(layer) else None
+
+
+def is_plain_layer(layer: nn.Linear) -> bool:
+    """Whether nobody but this file has a part in what the layer computes."""
+    return (
         type(layer).forward is PLAIN_LINEAR
         and "forward" not in layer.__dict__
         and len(layer._forward_pre_hooks) == 1
@@ -71,7 +95,34 @@ def hand_to_onednn(layer: nn.Linear, arguments: tuple) -> tuple | None:
         and not module_hooks._has_any_global_hook()
         and nn.functional.linear is PLAIN_FUNCTION
     )
-    return (OneDnnInput(arguments[0]),) if is_plain_layer else None
+
+
+def multiplies_rows(layer: nn.Linear, inputs: torch.Tensor) -> bool:
+    """Whether these are rows of several clips, for a layer whose products keep a row's bits."""
+    weight, bias = layer.weight, layer.bias
+    return (
+        is_plain_inference(inputs)
+        and inputs.dim() == 3
+        and inputs.numel() > 0
+        and inputs.dtype == weight.dtype
+        and inputs.shape[-1] == weight.shape[-1]
+        and keeps_rows(weight)
+        and (bias is None or (bias.shape == weight.shape[:1] and bias.dtype == weight.dtype))
+        and is_plain_layer(layer)
+    )
+
+
+def keeps_rows(weight: torch.Tensor) -> bool:
+    """Whether rows keep their bits in products with this weight."""
+    is_plain = type(weight) in PLAIN_TENSORS and weight.is_contiguous() and weight.dtype in ENOUGH_VALUES
+    return is_plain and weight.numel() > 0 and has_aligned_rows(weight.shape[1], weight.dtype)
+
+
+def is_plain_inference(tensor: torch.Tensor) -> bool:
+    """Whether this is an ordinary tensor on a CPU, without gradients, and torch does as it is told."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_grad_enabled():
+        return False
+    return type(tensor) in PLAIN_TENSORS and tensor.is_cpu and tensor.layout is torch.strided and not is_transformed()
 
 
 class OneDnnInput:
@@ -86,6 +137,19 @@ class OneDnnInput:
     def __torch_function__(cls, function, types, args=(), kwargs=None):
         stand_in, weight, bias = args
         return multiply(stand_in.tensor, weight, bias, find_before_gelu(stand_in.tensor))
+
+
+class RowsInput(OneDnnInput):
+    """Stands in for the rows of several clips, each of which is to keep its bits."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        stand_in, weight, bias = args
+        uses_onednn = weight.dtype == torch.float32 and torch._C._get_mkldnn_enabled()
+        product = multiply_transposed if uses_onednn else nn.functional.linear
+        return multiply_rows(product, stand_in.tensor, weight, bias)
 
 
 def note_before_gelu(module: GELUActivation, arguments: tuple, output: torch.Tensor) -> None:

@@ -10,18 +10,21 @@ that stands before the padding as they are.
 """
 
 import os
+import weakref
 
 import numpy as np
 import torch
 from transformers import BartPreTrainedModel, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from .clips_apart import BATCH_ARGUMENTS
 from .config_checks import check_captioner_fields, check_generation_file
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .generation_enclap import SharedAudioGenerationMixin
 from .input_checks import check_decoder_rows, check_states
 from .model_checks import ACCESS_ARGUMENTS, find_file
 from .model_files import file_error, read_json_object
+from .onnx_cache import ClipCache, StepCache, find_kept, no_states, round_up
 from .onnx_encoder import OnnxEncoder, measure_clips
 from .onnx_files import EXPORT_AGAIN, copy_weights, find_graph, find_suffix
 from .onnx_front_end import OnnxFrontEnd
@@ -29,27 +32,7 @@ from .onnx_names import FILES, FOLDER, name_cache
 from .onnx_sessions import GraphSession, choose_providers, import_onnxruntime
 from .repository import add_remote_code, push_parts
 
-# Slots of a batch of clips are a multiple of this: sums run over so many at a time.
-SLOT_STEP = 64
-
-
-class StepCache:
-    """What a step of the decoder goes on from: keys and values of the tokens so far, and those of the clips.
-
-    Args:
-        clips: `past_key_values.*.encoder.*` and `encoder_attention_mask` of the decoder's graph.
-    """
-
-    is_compileable = False
-
-    def __init__(self, clips: dict):
-        self.clips, self.tokens = clips, None
-        self.num_tokens = 0
-        self.beam_idx: torch.Tensor | None = None
-
-    def get_seq_length(self, *args) -> int:
-        """Tokens so far."""
-        return self.num_tokens
+PAST = "past_key_values"
 
 
 class OnnxCaptioner(SharedAudioGenerationMixin, BartPreTrainedModel):
@@ -82,6 +65,7 @@ class OnnxCaptioner(SharedAudioGenerationMixin, BartPreTrainedModel):
         self._device = torch.device("cpu")
         chosen, folder = choose_providers(self._device, providers), os.path.dirname(os.path.dirname(graphs["decoder"]))
         self.graphs = {part: GraphSession(path, config, folder, num_threads, chosen) for part, path in graphs.items()}
+        self._last_states = no_states
         self.encoder = OnnxEncoder(self.graphs["encoder"], config)
         # What a processor encodes recordings with, see [`EnClapProcessor.use_front_end`]; None where it needs torch.
         self.front_end = OnnxFrontEnd(self.graphs["front_end"]) if "front_end" in self.graphs else None
@@ -186,6 +170,12 @@ class OnnxCaptioner(SharedAudioGenerationMixin, BartPreTrainedModel):
         """Upload what [`save_pretrained`] writes, see [`EnClapForConditionalGeneration.push_to_hub`]."""
         return push_parts(repo_id, model=self, processor=processor, **kwargs)
 
+    def captions_apart(self, seed: int | list[int] | None, arguments: dict) -> bool:
+        """Whether [`generate`] captions clip by clip: samples of a seed, which each clip draws by itself."""
+        if seed is None or any(arguments.get(name) is not None for name in BATCH_ARGUMENTS):
+            return False
+        return bool(self.find_decoding(**arguments).do_sample)
+
     def _prepare_cache_for_generation(self, *args, **kwargs) -> None:
         """Nothing: the first step makes its own cache."""
 
@@ -236,28 +226,51 @@ class OnnxCaptioner(SharedAudioGenerationMixin, BartPreTrainedModel):
     def prepare_clips(self, states: torch.Tensor, attention_mask: torch.Tensor | None) -> dict:
         """Keys and values of clips, and the mask of their slots, as the decoder's graph takes them; made once.
 
-        They stay with the tensor of states, and go with it: a search and the scoring of what it found share them.
+        They stay with the tensor of states, and go with it: a search and the scoring of what it found share them, also
+        where the latter takes a copy of one clip's states.
         """
         lengths = measure_clips(attention_mask, states.shape[0], states.shape[1] - NUM_EXTRA_SLOTS)
-        kept = getattr(states, "clip_cache", None)
-        if kept is not None and kept[:3] == (states._version, lengths, id(self)):
-            return kept[3]
-        num_slots = -(-(max(lengths) + NUM_EXTRA_SLOTS) // SLOT_STEP) * SLOT_STEP
-        names = [name for name, owner in name_cache(self.config.decoder_layers, "present") if owner == "encoder"]
+        kept = find_kept(states)
+        if kept is not None and kept.is_of(lengths, self.graphs["decoder"]):
+            return kept.values
+        num_slots = round_up(max(lengths) + NUM_EXTRA_SLOTS)
         heads = self.config.decoder_attention_heads
         size = (len(lengths), heads, num_slots, self.config.d_model // heads)
-        clips = {name.replace("present", "past_key_values"): np.zeros(size, np.float32) for name in names}
-        mask = np.zeros((len(lengths), num_slots), np.int64)
+        arrays = [np.zeros(size, np.float32) for _ in range(2 * self.config.decoder_layers)]
+        mask, is_new = np.zeros((len(lengths), num_slots), np.int64), False
         for row, length in enumerate(lengths):
             own = length + NUM_EXTRA_SLOTS
-            feeds = {**self.empty_step(), "encoder_hidden_states": states[row : row + 1, :own].float()}
-            projected = self.graphs["decoder"].run_tensors(feeds, names)
-            for array, tensor in zip(clips.values(), projected, strict=True):
-                array[row, :, :own] = tensor[0].numpy()
+            clip = states[row, :own]
+            projected = self.recall_clip(clip)
+            if projected is None:
+                projected, is_new = self.project_clip(clip), True
+            for array, made in zip(arrays, projected, strict=True):
+                array[row, :, :own] = made[:, :own]
             mask[row, :own] = 1
-        clips = self.graphs["decoder"].as_values({**clips, "encoder_attention_mask": mask})
-        states.clip_cache = (states._version, lengths, id(self), clips)
-        return clips
+        names = [name for name, owner in name_cache(self.config.decoder_layers, PAST) if owner == "encoder"]
+        inputs = {**dict(zip(names, arrays, strict=True)), "encoder_attention_mask": mask}
+        values = self.graphs["decoder"].as_values(inputs)
+        if not states.is_inference():
+            states.clip_cache = ClipCache(states._version, lengths, self.graphs["decoder"], arrays, values)
+            self._last_states = weakref.ref(states) if is_new else self._last_states
+        return values
+
+    def project_clip(self, states: torch.Tensor) -> list[np.ndarray]:
+        """Keys and values of a clip, layer by layer: (T + 3, D) -> (heads, T + 3, head width)."""
+        names = [name for name, owner in name_cache(self.config.decoder_layers, "present") if owner == "encoder"]
+        feeds = {**self.empty_step(), "encoder_hidden_states": states[None].float()}
+        return [tensor[0].numpy() for tensor in self.graphs["decoder"].run_tensors(feeds, names)]
+
+    def recall_clip(self, states: torch.Tensor) -> list[np.ndarray] | None:
+        """[`project_clip`] of states that are a clip's of the batch before; None of others."""
+        last = self._last_states()
+        kept = find_kept(last)
+        if kept is None or kept.graph is not self.graphs["decoder"]:
+            return None
+        for row, length in enumerate(kept.lengths):
+            if length + NUM_EXTRA_SLOTS == len(states) and torch.equal(last[row, : len(states)], states):
+                return [array[row] for array in kept.arrays]
+        return None
 
     def run_step(self, input_ids: torch.Tensor, cache: StepCache) -> torch.Tensor:
         """Logits (rows, S, V) of some tokens, which are added to the cache."""
@@ -268,12 +281,10 @@ class OnnxCaptioner(SharedAudioGenerationMixin, BartPreTrainedModel):
         if cache.tokens is None:
             heads = self.config.decoder_attention_heads
             nothing = torch.zeros(num_rows, heads, 0, self.config.d_model // heads)
-            feeds.update({name.replace("present", "past_key_values"): nothing for name in names})
+            feeds.update({name.replace("present", PAST): nothing for name in names})
         values = {**graph.as_values(feeds), **(cache.tokens or {}), **cache.clips}
         logits, *tokens = graph.run(values, ["logits", *names])
-        cache.tokens = {
-            name.replace("present", "past_key_values"): value for name, value in zip(names, tokens, strict=True)
-        }
+        cache.tokens = {name.replace("present", PAST): value for name, value in zip(names, tokens, strict=True)}
         cache.num_tokens, cache.beam_idx = cache.num_tokens + input_ids.shape[1], None
         return torch.from_numpy(logits.numpy()).to(input_ids.device)
 
@@ -285,7 +296,7 @@ class OnnxCaptioner(SharedAudioGenerationMixin, BartPreTrainedModel):
         """Inputs of a step, for a run that asks for none of its outputs."""
         heads = self.config.decoder_attention_heads
         nothing = torch.zeros(1, heads, 0, self.config.d_model // heads)
-        past = {name: nothing for name, _ in name_cache(self.config.decoder_layers, "past_key_values")}
+        past = {name: nothing for name, _ in name_cache(self.config.decoder_layers, PAST)}
         tokens = torch.zeros(1, 1, dtype=torch.long)
         mask = torch.zeros(1, 0, dtype=torch.long)
         return {**past, "input_ids": tokens, "beam_idx": tokens[0], "encoder_attention_mask": mask}

@@ -1,6 +1,8 @@
 """Both frozen encoders on ONNX Runtime: samples to codes and CLAP vectors, without weights of torch.
 
-The graph takes samples at the rates of the codec and of CLAP, each clip by itself, and does all that comes after.
+The graph takes samples at the codec's rate; and for CLAP samples at its rate, or the windows of log-mel spectrograms.
+Here it gets windows, so that recordings of any length are prepared in blocks, as for torch; others, such as a page in a
+browser, pass samples.
 """
 
 import json
@@ -49,26 +51,40 @@ class OnnxFrontEnd:
                 raise file_error(self.graph.path, f"it was exported with another {part} than {part}/.", EXPORT_AGAIN)
 
     def encode(
-        self, samples: list[torch.Tensor], clap_samples: list[torch.Tensor] | None = None
+        self,
+        input_values: list[torch.Tensor],
+        input_features: torch.Tensor | None = None,
+        is_longer: torch.Tensor | None = None,
+        **others,
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-        """Encode clips, each as it is alone.
+        """Encode what the feature extractor prepared, each clip as it is alone.
 
         Args:
-            samples: float32 (n,) of each clip, at the codec's rate.
-            clap_samples: float32 (m,) of each, at CLAP's; None for a captioner that reads no CLAP vector.
+            input_values: float32 (n,) of each clip, at the codec's rate.
+            input_features, is_longer: CLAP's windows of all clips, see [`EnClapFeatureExtractor.__call__`]; None for a
+                captioner that reads no CLAP vector.
+            others: what else it prepared.
         Returns:
             int64 (T, K) of each clip, and float32 (B, C), each row of length 1, or None.
         """
         codes, embeddings = [], []
-        for index, clip in enumerate(samples):
+        for row, clip in enumerate(input_values):
             feeds, wanted = {"input_values": clip[None]}, ["audio_codes"]
-            if clap_samples is not None:
-                feeds["clap_values"] = clap_samples[index][None]
+            if input_features is not None:
+                feeds["clap_values"] = torch.zeros(0, 1)  # no samples: the windows are there already
+                feeds["input_features"] = input_features[row : row + 1]
                 wanted.append("clap_embedding")
+                if self.reads_longer:
+                    feeds["is_longer"] = is_longer[row : row + 1]
             encoded = self.graph.run_tensors(feeds, wanted)
             codes.append(encoded[0][0])
             embeddings += encoded[1:]
         return codes, torch.cat(embeddings) if embeddings else None
+
+    @property
+    def reads_longer(self) -> bool:
+        """Whether the graph asks which clips are longer than a window: those of towers with fusion do."""
+        return "is_longer" in [value.name for value in self.graph.session.get_inputs()]
 
 
 def list_settings(processor) -> dict:

@@ -1,8 +1,8 @@
 """The processor: recordings and captions in, model inputs out; token ids in, readable captions out.
 
-It owns the two frozen encoders (`frozen_encoders.py`): the frame encoder, of any family, and the CLAP tower. A saved
-processor holds them, in `codec/` and `clap/`, or refers to repositories on the Hub; a training's checkpoint refers to
-wherever they are.
+It owns the frozen encoders (`frozen_encoders.py`): the frame encoder, of any family, the CLAP tower, and perhaps that
+CLAP's text tower. A saved processor holds them, in `codec/`, `clap/` and `clap_text/`, or refers to repositories on the
+Hub; a training's checkpoint refers to wherever they are.
 """
 
 import json
@@ -21,19 +21,21 @@ from .caption_text import (
     tokenize_captions,
 )
 from .clap_encoder import ClapEncoder
+from .clap_text import ClapTextEncoder, compare_with_captions, pair_captions
 from .configuration_enclap import EnClapConfig
 from .encoder_sources import ACCESS_ARGUMENTS, PLACES_FILE
 from .feature_extraction_enclap import EnClapFeatureExtractor
 from .fit_checks import (
     check_captioner,
     check_clap_encoder,
+    check_clap_text,
     check_declared_sizes,
     check_frame_encoder,
     check_frames,
 )
 from .frame_encoder import FrameEncoder, freeze, pad_frames
 from .frame_encoder_families import find_family, find_family_name
-from .frozen_encoders import FrozenEncoders
+from .frozen_encoders import PARTS, FrozenEncoders
 from .onnx_front_end import OnnxFrontEnd
 from .processor_arguments import check_unpadded, sort_arguments
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
@@ -42,6 +44,10 @@ from .repository_checks import explained_loading
 logger = logging.getLogger(__name__)
 
 SEQUENCE_VECTORS = ("clap", "none")
+NO_TEXT_TOWER = (
+    "This processor has no text tower of its CLAP (`clap_text`), by which captions are compared with sound; use a "
+    "repository that has one."
+)
 # Codebooks of the published captioners, where nothing else is said.
 PUBLISHED_CODEBOOKS = 16
 
@@ -58,6 +64,7 @@ class EnClapProcessor(ProcessorMixin):
         num_codebooks: K, codebooks kept of the codec's; None keeps 16, or all where it has fewer.
         frame_encoder_type: family of the frame encoder; None is told by the `model_type` of its configuration.
         sequence_vector: "clap", or "none" for captioners that read no CLAP vector.
+        clap_text_source: the same for the text tower of that CLAP; None where there is none.
 
     Raises:
         ValueError: an unknown sequence vector.
@@ -77,12 +84,14 @@ class EnClapProcessor(ProcessorMixin):
         num_codebooks: int | None = None,
         frame_encoder_type: str | None = None,
         sequence_vector: str = "clap",
+        clap_text_source: dict | None = None,
         **kwargs,
     ):
         if sequence_vector not in SEQUENCE_VECTORS:
             raise ValueError(f"Got `sequence_vector`={sequence_vector!r}; expected {' or '.join(SEQUENCE_VECTORS)}.")
         self.codec_source = codec_source or {"subfolder": "codec"}
         self.clap_source = clap_source or {"subfolder": "clap"}
+        self.clap_text_source = clap_text_source
         self.num_codebooks = num_codebooks
         self.frame_encoder_type = frame_encoder_type
         self.sequence_vector = sequence_vector
@@ -101,6 +110,7 @@ class EnClapProcessor(ProcessorMixin):
         codec: PreTrainedModel | FrameEncoder,
         clap: ClapAudioModelWithProjection | None,
         num_codebooks: int | None = None,
+        clap_text: ClapTextEncoder | None = None,
     ) -> "EnClapProcessor":
         """Build a processor from loaded encoders; it is saved with them inside.
 
@@ -108,6 +118,7 @@ class EnClapProcessor(ProcessorMixin):
             feature_extractor, tokenizer, num_codebooks: as in the class.
             codec: a codec of transformers of a known family, or any frame encoder.
             clap: None for a captioner that reads no CLAP vector.
+            clap_text: the text tower of that CLAP.
         Raises:
             ValueError: a codec of no known family, or parts that do not fit.
         """
@@ -120,9 +131,10 @@ class EnClapProcessor(ProcessorMixin):
             num_codebooks=num_codebooks,
             frame_encoder_type=name,
             sequence_vector="none" if clap is None else "clap",
+            clap_text_source=None if clap_text is None else {"subfolder": "clap_text"},
         )
         tower = None if clap is None else ClapEncoder(freeze(clap))
-        processor._encoders = processor._make_encoders(frame_encoder=codec, clap_encoder=tower)
+        processor._encoders = processor._make_encoders(frame_encoder=codec, clap_encoder=tower, clap_text=clap_text)
         if hasattr(codec, "bind"):
             codec.bind(processor)
         processor.check_parts()
@@ -157,7 +169,7 @@ class EnClapProcessor(ProcessorMixin):
 
     def _make_encoders(self, **loaded) -> FrozenEncoders:
         return FrozenEncoders(
-            {"codec": self.codec_source, "clap": self.clap_source},
+            {part: getattr(self, f"{part}_source") for part in PARTS},
             self._location,
             find_family,
             self.frame_encoder_type,
@@ -169,13 +181,16 @@ class EnClapProcessor(ProcessorMixin):
         """Read another encoder in the place of this processor's.
 
         Args:
-            part: "codec" or "clap".
+            part: "codec", "clap" or "clap_text". Another CLAP leaves the text tower of the one before behind.
             source: where it is, as `codec_source`.
             fields: of this class, to set with it: `frame_encoder_type`, `sequence_vector`, `num_codebooks`.
         """
-        other = "clap" if part == "codec" else "codec"
-        if self._location and "repo_id" not in getattr(self, f"{other}_source"):
-            setattr(self, f"{other}_source", self.encoders.resolve_source(other))
+        if part == "clap":
+            self.clap_text_source = None
+        for other in PARTS:
+            place = getattr(self, f"{other}_source")
+            if other != part and self._location and place is not None and "repo_id" not in place:
+                setattr(self, f"{other}_source", self.encoders.resolve_source(other))
         setattr(self, f"{part}_source", source)
         for name, value in fields.items():
             setattr(self, name, value)
@@ -188,7 +203,7 @@ class EnClapProcessor(ProcessorMixin):
 
     @property
     def encoders(self) -> FrozenEncoders:
-        """Both frozen encoders."""
+        """The frozen encoders."""
         if self._encoders is None:
             self._encoders = self._make_encoders()
         return self._encoders
@@ -206,6 +221,11 @@ class EnClapProcessor(ProcessorMixin):
     def clap_encoder(self) -> ClapEncoder | None:
         """The CLAP tower; None for a captioner that reads no CLAP vector."""
         return self.encoders.load_clap_encoder()
+
+    @property
+    def clap_text_encoder(self) -> ClapTextEncoder | None:
+        """The text tower of the CLAP; None where there is none."""
+        return self.encoders.load_clap_text()
 
     @property
     def codec(self) -> PreTrainedModel:
@@ -233,12 +253,14 @@ class EnClapProcessor(ProcessorMixin):
         self._front_end = front_end
 
     def load_encoders(self) -> None:
-        """Read now what encodes recordings, so that damage is known before the first one."""
+        """Read now what encodes recordings and captions, so that damage is known before the first recording."""
         if self.front_end is not None:
             self.front_end.graph.session  # noqa: B018
-            return
-        for encoder in (self.frame_encoder, self.clap_encoder):
-            getattr(encoder, "model", None)
+        else:
+            for encoder in (self.frame_encoder, self.clap_encoder):
+                getattr(encoder, "model", None)
+        if self.clap_text_encoder is not None:
+            self.clap_text_encoder.model, self.clap_text_encoder.tokenizer  # noqa: B018
 
     def to(self, device: str | torch.device) -> "EnClapProcessor":
         """Run the encoders on `device`."""
@@ -255,6 +277,8 @@ class EnClapProcessor(ProcessorMixin):
         check_frame_encoder(self.feature_extractor, self.frame_encoder, self.num_codebooks)
         if self.clap_encoder is not None:
             check_clap_encoder(self.feature_extractor, self.clap_encoder)
+        if self.clap_text_encoder is not None:
+            check_clap_text(self.clap_encoder, self.clap_text_encoder)
 
     def check_captioner(self, config: EnClapConfig) -> None:
         """Refuse a captioner that was not trained on what this processor gives, see `fit_checks.py`."""
@@ -293,12 +317,15 @@ class EnClapProcessor(ProcessorMixin):
             reads none; `attention_mask` (B, T); and `labels` (B, S), -100 on padding.
         Raises:
             ValueError: neither audio nor text, not one caption per recording, or an argument that does not hold here.
-            TypeError: an argument that no processor takes, or captions that are no text.
+            TypeError: an argument that no processor takes, or captions that are not text.
             AudioLoadError: a recording that cannot be read; the message names it.
         """
         if audio is None and text is None:
             raise ValueError("Got neither `audio` nor `text`; pass recordings, captions, or both.")
         of_audio, of_text = sort_arguments(sampling_rate, kwargs)
+        if text is None and len(of_text) > 1:
+            named = ", ".join(f"`{name}`" for name in of_text if name != "padding")
+            raise ValueError(f"Got {named}, which is for captions, and no `text`; recordings are cut to the window.")
         inputs = {}
         if audio is not None:
             inputs.update(self.encode_prepared(self.prepare(audio, of_audio.get("sampling_rate"), rng=rng)))
@@ -323,8 +350,6 @@ class EnClapProcessor(ProcessorMixin):
         Raises:
             AudioLoadError: a recording that cannot be read; the message names it.
         """
-        if rng is not None and self.front_end is not None:
-            raise ValueError("Got `rng`, and a front end of ONNX draws no windows; leave it out, or encode by torch.")
         return self.feature_extractor(
             audio,
             sampling_rate=sampling_rate,
@@ -332,7 +357,6 @@ class EnClapProcessor(ProcessorMixin):
             device=self.encoders.device,
             frame_encoder=self.frame_encoder,
             with_clap=self.sequence_vector == "clap",
-            with_windows=self.front_end is None,
         )
 
     def encode_prepared(self, prepared: dict) -> BatchFeature:
@@ -344,7 +368,7 @@ class EnClapProcessor(ProcessorMixin):
         """
         is_codes = self.frame_encoder.kind == "codes"
         if self.front_end is not None:
-            frames, embeddings = self.front_end.encode(prepared["input_values"], prepared.get("clap_values"))
+            frames, embeddings = self.front_end.encode(**prepared)
             kept = self.feature_extractor.max_codec_frames
             batch = pad_frames([codes[:kept] for codes in frames], self.frame_encoder.codebook_size)
             return BatchFeature(batch if embeddings is None else {**batch, "clap_embedding": embeddings})
@@ -383,6 +407,30 @@ class EnClapProcessor(ProcessorMixin):
             clip["clap_embedding"] = embedding
         return clips
 
+    def score_captions(self, audio, captions, sampling_rate: int | None = None) -> float | list:
+        """How well captions fit recordings: the cosine of both in CLAP's space.
+
+        It tells captions that fit from those that do not, on the whole; it is no proof that one is true. Cosines of
+        other CLAPs are on other scales.
+
+        Args:
+            audio: one recording or a list, see [`__call__`].
+            captions: of one recording, a caption or a list of them; of a list, such an entry for each recording.
+            sampling_rate: Hz of arrays and tensors.
+        Returns:
+            a float where one recording has a caption, lists in the form of `captions` otherwise; -1 to 1.
+        Raises:
+            ValueError: there is no text tower, or not one entry per recording.
+            TypeError: captions that are no text.
+            AudioLoadError: a recording that cannot be read; the message names it.
+        """
+        if self.clap_text_encoder is None:
+            raise ValueError(NO_TEXT_TOWER)
+        recordings, entries, shape = pair_captions(audio, captions)
+        prepared = self.prepare(recordings, sampling_rate)
+        embeddings = self.clap_encoder.embed(prepared["input_features"], prepared["is_longer"])
+        return shape(compare_with_captions(self.clap_text_encoder, embeddings, entries))
+
     def encode_captions(self, text: str | list[str], padding: str = "longest", **kwargs) -> torch.Tensor:
         """Tokenize captions into `labels`: <s> tokens </s>, -100 on padding; (B, S). See [`__call__`]."""
         rows = tokenize_captions(self.tokenizer, read_captions(text), **kwargs)
@@ -416,6 +464,8 @@ class EnClapProcessor(ProcessorMixin):
     def to_dict(self) -> dict:
         """The processor's fields, without the encoders."""
         fields = super().to_dict()
+        if self.clap_text_source is None:
+            fields.pop("clap_text_source")
         return {name: value for name, value in fields.items() if not name.startswith("_")}
 
     def save_pretrained(
@@ -426,7 +476,8 @@ class EnClapProcessor(ProcessorMixin):
         Args:
             save_directory: made when missing.
             include_encoders: None writes encoders of this machine in full, into `codec/` and `clap/`, and refers to
-                those that have a repository of their own on the Hub; True writes all in full. In folders called
+                those that have a repository of their own on the Hub; True writes all in full, a text tower into
+                `clap_text/`. In folders called
                 `checkpoint-*`, and with False, all are references: for encoders of this machine a fingerprint, and
                 their place in a file beside it that is never uploaded.
         Returns:
@@ -435,7 +486,7 @@ class EnClapProcessor(ProcessorMixin):
         is_checkpoint = is_checkpoint_folder(save_directory)
         refers = is_checkpoint if include_encoders is None else not include_encoders
         os.makedirs(save_directory, exist_ok=True)
-        own = {part: getattr(self, f"{part}_source") for part in ("codec", "clap")}
+        own = {part: getattr(self, f"{part}_source") for part in PARTS}
         parts = self.encoders.list_parts()
         written = [] if refers else [p for p in parts if include_encoders or not self.encoders.is_elsewhere(p)]
         places = {}

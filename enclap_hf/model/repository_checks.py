@@ -1,4 +1,4 @@
-"""Checks a captioner's folder whole, before any of it is loaded: model, processor, tokenizer and both encoders.
+"""Checks a captioner's folder whole, before any of it is loaded: model, processor, tokenizer and encoders.
 
 One line for whatever is wrong: the file, the fault, what to do. `model_checks.py` does the same for one model.
 """
@@ -27,7 +27,7 @@ PROCESSOR, TOKENIZER, TOKENIZER_CONFIGURATION = "processor_config.json", "tokeni
 # Files of a tokenizer, apart from those above, that hold JSON.
 TOKENIZER_JSON = ("special_tokens_map.json", "added_tokens.json", "vocab.json")
 CHAT_FILES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
-ENCODER_FOLDERS = ("codec", "clap")
+ENCODER_FOLDERS = ("codec", "clap", "clap_text")
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "mask_token")
 SPECIAL_TOKENS += ("cls_token", "sep_token")
 # Those that captioning needs, and the tokenizers that have none of themselves.
@@ -39,7 +39,7 @@ def check_repository(folder: str, own_code_only: bool = False) -> None:
     """Check the files of a captioner's folder, before any of it is loaded.
 
     Args:
-        folder: holds model and processor, and perhaps `codec/` and `clap/`.
+        folder: holds model and processor, and perhaps `codec/`, `clap/` and `clap_text/`.
         own_code_only: refuse code of other repositories; for whoever trusts this one's.
     Raises:
         ModelFileError: one line that names the file, the fault and what to do.
@@ -59,7 +59,7 @@ def check_encoder_folder(folder: str) -> None:
     if not os.path.lexists(folder):
         return
     if not os.path.isdir(folder):
-        raise file_error(folder, "it is no folder.")
+        raise file_error(folder, "it is not a folder.")
     path = os.path.join(folder, CONFIGURATION)
     if os.path.lexists(path):  # an encoder of another family may have none
         fields = read_json_object(path)
@@ -81,7 +81,7 @@ def check_processor_files(folder: str, own_code_only: bool = False) -> None:
     entries = {**MODEL_AUTO_MAP, **PROCESSOR_AUTO_MAP}
     check_code_entries(fields.get("auto_map"), entries, path, own_code_only)
     known = ("codec_source", "clap_source", "num_codebooks", "feature_extractor", "processor_class")
-    known += ("frame_encoder_type", "sequence_vector")
+    known += ("frame_encoder_type", "sequence_vector", "clap_text_source")
     refuse_misspelt(fields, known, path)
     check_plain(PROCESSOR, fields, path)
     if fields.get("processor_class") not in (None, "EnClapProcessor"):
@@ -93,7 +93,7 @@ def check_processor_files(folder: str, own_code_only: bool = False) -> None:
     number = fields.get("num_codebooks")
     if number is not None and (type(number) is not int or not 1 <= number <= 1024):
         raise wrong_value(path, "num_codebooks", number, "a whole number from 1 to 1024")
-    for name in ("codec_source", "clap_source"):
+    for name in ("codec_source", "clap_source", "clap_text_source"):
         if not isinstance(fields.get(name), (dict, type(None))):
             raise wrong_value(path, name, fields[name], "an object")
     other_path = os.path.join(folder, "preprocessor_config.json")

@@ -1,4 +1,4 @@
-"""CLAP as a module that exports: samples (B, m) at CLAP's rate, of clips of one length, to unit vectors (B, C).
+"""CLAP as a module that exports: samples at CLAP's rate, or windows of log-mel spectrograms, to unit vectors (B, C).
 
 All of what the feature extractor does behind resampling is in the graph: 16 bits and back, the window filled or cut out
 of the middle, the spectrogram as a product with the Fourier matrix, and for towers with fusion the whole clip shrunk
@@ -33,21 +33,34 @@ class ClapGraph(nn.Module):
             encoder.enable_fusion = False  # it would ask in Python which clips are longer
             self.patches = encoder.patch_embed = FusedPatches(encoder.patch_embed)
 
-    def forward(self, samples: torch.Tensor) -> torch.Tensor:
-        """(B, m) -> (B, C)."""
+    def forward(
+        self, samples: torch.Tensor, features: torch.Tensor, is_longer: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Clips as samples, and others as windows: either may be none.
+
+        Args:
+            samples: (A, m) float32, of one length.
+            features: (B, windows, mel frames, mel bins), see [`EnClapFeatureExtractor.__call__`].
+            is_longer: bool (B, 1) of these; None for a tower without fusion.
+        Returns:
+            (A + B, C), rows of length 1.
+        """
         if self.rounds:
             samples = torch.trunc(samples.clamp(-1, 1) * 32767) / 32767
         window = self.fill_window(samples)
         if self.fuses:  # what a longer clip has behind its first window; nothing of one that is not
             window = torch.cat([window, samples[:, self.window_length :]], dim=1)
-        mel = self.spectrogram(window)  # (B, mel frames, mel bins)
-        features = mel[:, None]
+        mel = self.spectrogram(window)  # (A, mel frames, mel bins)
+        own = mel[:, None]
         if self.fuses:
             num_frames = torch.zeros(1, dtype=torch.long, device=mel.device) + mel.shape[1]
-            features = torch.stack([self.shrink(mel, num_frames), *self.cut_windows(mel, num_frames)], dim=1)
-            if self.patches is not None:
-                self.patches.is_longer = num_frames > self.num_frames
-        embedding = self.tower(features).audio_embeds
+            own = torch.stack([self.shrink(mel, num_frames), *self.cut_windows(mel, num_frames)], dim=1)
+        if self.patches is not None:
+            own_longer = torch.zeros_like(samples[:, :1], dtype=torch.bool)
+            if self.fuses:
+                own_longer = own_longer | (num_frames > self.num_frames)
+            self.patches.is_longer = torch.cat([own_longer, is_longer])[:, :, None, None]
+        embedding = self.tower(torch.cat([own, features])).audio_embeds
         return embedding / embedding.norm(dim=1, keepdim=True).clamp(min=1e-12)
 
     def fill_window(self, samples: torch.Tensor) -> torch.Tensor:
@@ -113,7 +126,7 @@ class FusedPatches(nn.Module):
     def __init__(self, patches: nn.Module):
         super().__init__()
         self.patches = patches
-        self.is_longer: torch.Tensor | None = None  # bool (1,), set before each call
+        self.is_longer: torch.Tensor | None = None  # bool (B, 1, 1, 1), set before each call
 
     def forward(self, features: torch.Tensor, is_longer_idx=None) -> torch.Tensor:
         """(B, 4, height, width) -> (B, patches, channels)."""

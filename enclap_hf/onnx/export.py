@@ -170,15 +170,17 @@ def write_decoder(model, path: str, opset: int, metadata: dict[str, str]) -> Non
 
 
 def write_front_end(processor, path: str, opset: int, metadata: dict[str, str]) -> None:
-    """The front end, see [`FrontEndGraph`]."""
-    extractor = processor.feature_extractor
-    example, inputs = (
-        (torch.zeros(2, 7 * processor.frame_encoder.sampling_rate),),
-        {"input_values": {0: CLIPS, 1: "samples"}},
-    )
-    outputs = {"audio_codes": {0: CLIPS, 1: "frames"}}
-    if processor.clap is not None:
-        example = (*example, torch.zeros(2, extractor.clap_window_length + 5 * extractor.hop_length))
-        inputs = {**inputs, "clap_values": {0: CLIPS, 1: "clap_samples"}}
-        outputs = {**outputs, "clap_embedding": {0: CLIPS}}
-    write_graph(FrontEndGraph(processor), example, inputs, outputs, path, opset, metadata)
+    """The front end, see [`FrontEndGraph`]; inputs of CLAP are those of [`ClapGraph`]."""
+    extractor, module = processor.feature_extractor, FrontEndGraph(processor)
+    example = [torch.zeros(2, 7 * processor.frame_encoder.sampling_rate)]
+    inputs, outputs = {"input_values": {0: CLIPS, 1: "samples"}}, {"audio_codes": {0: CLIPS, 1: "frames"}}
+    if module.clap is not None:
+        num_windows = 4 if extractor.long_clips == "fusion" else 1
+        example.append(torch.zeros(2, extractor.clap_window_length + 5 * extractor.hop_length))
+        example.append(torch.zeros(3, num_windows, extractor.window_mel_frames, extractor.num_mel_bins))
+        inputs |= {"clap_values": {0: "sounding_clips", 1: "clap_samples"}, "input_features": {0: "prepared_clips"}}
+        if module.clap.patches is not None:
+            example.append(torch.zeros(3, 1, dtype=torch.bool))
+            inputs["is_longer"] = {0: "prepared_clips"}
+        outputs["clap_embedding"] = {0: "clap_clips"}
+    write_graph(module, tuple(example), inputs, outputs, path, opset, metadata)

@@ -17,10 +17,10 @@ class FrontEndGraph(nn.Module):
         tower = processor.clap
         self.clap = None if tower is None else ClapGraph(tower, processor.feature_extractor)
 
-    def forward(self, input_values: torch.Tensor, clap_values: torch.Tensor | None = None):
-        """Samples (B, n) at the codec's rate and (B, m) at CLAP's -> codes (B, T, K), vectors (B, C)."""
+    def forward(self, input_values: torch.Tensor, *for_clap: torch.Tensor):
+        """Samples (B, n) at the codec's rate, and what [`ClapGraph`] reads -> codes (B, T, K), vectors (A + B, C)."""
         codes = self.codec(input_values)
-        return codes if self.clap is None else (codes, self.clap(clap_values))
+        return codes if self.clap is None else (codes, self.clap(*for_clap))
 
 
 def find_front_end_problem(processor) -> str | None:

@@ -124,7 +124,7 @@ def write_captions(
         )
     captions = []
     for index in rng.permutation(len(templates))[:num_captions]:
-        slots = {}
+        slots: dict[str, str] = {}
         for place, (name, count) in enumerate(zip(kinds, counts, strict=True), start=1):
             kind = SOUND_KINDS[name]
             choice = rng.integers(len(kind.clauses))
@@ -142,7 +142,7 @@ def _positions(text: str) -> list[tuple[int, str]]:
 
 def _find_counts(text: str, mentions: list[tuple[int, str]]) -> dict[str, int]:
     """Give each count word to the kind mentioned last before it."""
-    counts = {}
+    counts: dict[str, int] = {}
     for count, pattern in _COUNTS.items():
         for match in pattern.finditer(text):
             before = [name for position, name in mentions if position < match.start()]

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -67,7 +68,7 @@ def write_scenes(
     *,
     num_workers: int = 1,
     show_progress: bool = True,
-    **scene_options,
+    **scene_options: Any,
 ) -> None:
     """Write scenes as a data set: `audio/*.wav`, `captions.csv` in Clotho's layout, and `events.jsonl`.
 

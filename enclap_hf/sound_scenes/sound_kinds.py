@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from . import sounds_of_machines as machines
 from . import sounds_of_nature as nature
@@ -63,7 +64,7 @@ def _split(wordings: tuple[str, ...]) -> dict:
     return {"clauses": tuple(pair[0] for pair in pairs), "phrases": tuple(pair[1] for pair in pairs)}
 
 
-def _sound(name: str, family: str, make: Callable, keyword: str, group: str, *wordings: str, **options) -> None:
+def _sound(name: str, family: str, make: Callable, keyword: str, group: str, *wordings: str, **options: Any) -> None:
     """Enter a kind without counted strokes."""
     SOUND_KINDS[name] = SoundKind(
         name, family, steady(make), keyword=keyword, mask_group=group, **_split(wordings), **options
@@ -78,7 +79,7 @@ def _counted(
     group: str,
     *wordings: str,
     period_s: tuple[float, float],
-    **options,
+    **options: Any,
 ) -> None:
     """Enter a kind made of strokes whose number is exact."""
     options = {"counts": (2, 4), **options}

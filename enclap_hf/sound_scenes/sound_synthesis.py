@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import scipy  # its parts load when they are first used, so that `enclap --help` stays quick
@@ -56,7 +57,9 @@ def fade(audio: np.ndarray, attack_s: float = 0.01, release_s: float = 0.02) -> 
     return audio
 
 
-def harmonic_tone(f0_hz: np.ndarray | float, amplitudes: Sequence[float], num_samples: int | None = None) -> np.ndarray:
+def harmonic_tone(
+    f0_hz: np.ndarray | float, amplitudes: Sequence[float] | np.ndarray, num_samples: int | None = None
+) -> np.ndarray:
     """Return a tone with harmonics 1, 2, ... of the given amplitudes, read from a wave table.
 
     Args:
@@ -66,14 +69,14 @@ def harmonic_tone(f0_hz: np.ndarray | float, amplitudes: Sequence[float], num_sa
     Returns:
         float64 array (n,), peak 1.
     """
-    f0 = np.full(num_samples, float(f0_hz)) if np.ndim(f0_hz) == 0 else np.asarray(f0_hz)
+    f0 = np.full(cast(int, num_samples), float(f0_hz)) if np.ndim(f0_hz) == 0 else np.asarray(f0_hz)
     keep = max(1, int(11000 / f0.max()))
-    amplitudes = np.asarray(amplitudes, dtype=np.float64)[:keep]
+    gains = np.asarray(amplitudes, dtype=np.float64)[:keep]
     table_size = 4096
     spectrum = np.zeros(table_size // 2 + 1, dtype=complex)
     # Alternating phases keep the crest low, so that many harmonics sound steady and not like clicks.
-    ranks = np.arange(1, len(amplitudes) + 1)
-    spectrum[1 : len(amplitudes) + 1] = amplitudes * np.exp(1j * np.pi * ranks * (ranks - 1) / max(1, len(ranks)))
+    ranks = np.arange(1, len(gains) + 1)
+    spectrum[1 : len(gains) + 1] = gains * np.exp(1j * np.pi * ranks * (ranks - 1) / max(1, len(ranks)))
     table = np.fft.irfft(spectrum, table_size)
     table /= np.abs(table).max() + 1e-12
     phase = np.cumsum(f0) * (table_size / SAMPLING_RATE)

@@ -53,7 +53,8 @@ def car_horn(rng: np.random.Generator, count: int) -> list[np.ndarray]:
     blasts = []
     for _ in range(count):
         n = samples(rng.uniform(0.3, 0.5))
-        blasts.append(fade(sum(harmonic_tone(f, amplitudes, n) for f in (low, low * 1.25)), 0.008, 0.02))
+        tones = harmonic_tone(low, amplitudes, n) + harmonic_tone(low * 1.25, amplitudes, n)
+        blasts.append(fade(tones, 0.008, 0.02))
     return blasts
 
 

@@ -21,7 +21,7 @@ def parse_json_object(text: str, argument: str) -> dict:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise CaptionDataError(f"Got `{argument}` {text}, which is no JSON ({error}).") from None
+        raise CaptionDataError(f"Got `{argument}` {text}, which is not JSON ({error}).") from None
     if not isinstance(value, dict):
         raise CaptionDataError(f'Got `{argument}` {text}; expected an object of names and values: {{"name": 1}}.')
     return value

@@ -4,11 +4,13 @@
     python examples/benchmarks/benchmark.py --batch-size 8 --stages greedy beam   # beam search alone, BART-base sizes
     python examples/benchmarks/benchmark.py --batch-size 16 --stages training --repeats 1 --cold --memory
     python examples/benchmarks/benchmark.py --batch-size 16 --stages caption --dtype bfloat16
+    python examples/benchmarks/benchmark.py --stages encoder caption --lengths 750 375 187 93 750 375 187 93
     python examples/benchmarks/benchmark.py --stages --scenes 200 --dtype bfloat16  # captions that stay the same
     python examples/benchmarks/benchmark.py --stages --batch-size 1 --backends torch onnx onnx-int8 --memory
 
 Weights are random, in the published shapes, and the same for both ways; clips are 10 s of noise. The two ways run in
-turns (A B A B) and have to agree before they are timed: the same ids, codes, losses and gradients in float32. Printed
+turns (A B A B) and have to agree before they are timed: the same ids, codes, losses and gradients in float32. Each clip
+of this package's batch is compared with the same clip alone, bit for bit; on a CPU a bit that differs ends it. Printed
 are medians, their ratio, and, of what this package's way reaches, the share of the machine's own rate of matrix
 products; with --memory, the peak memory of a fresh process for each way. The last line is JSON.
 """
@@ -37,6 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="base")
     parser.add_argument("--batch-size", type=int, default=8, help="clips")
+    parser.add_argument("--lengths", type=int, nargs="+", help="codec frames of each clip, in place of --batch-size")
     parser.add_argument("--num-beams", type=int, default=4)
     parser.add_argument("--num-tokens", type=int, default=20, help="tokens of every caption")
     parser.add_argument(
@@ -52,7 +55,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=0, help="sound scenes that the default model captions in --dtype")
     parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=[], help="compare these, see the file of it")
     parser.add_argument("--only", choices=("ours", "stock"), help=argparse.SUPPRESS)  # a run for its memory
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.lengths:
+        args.batch_size = len(args.lengths)
+        args.stages = [stage for stage in args.stages if stage != "training"]  # of whole clips
+    return args
 
 
 def run_stage(stage: Stage, way: str):
@@ -77,6 +84,13 @@ def time_stage(stage: Stage, args) -> dict:
             results[way] = run_stage(stage, way)
             synchronize(args.device)
             runs.append(time.perf_counter() - began)
+    same = stage.compare(results["ours"], results["stock"])
+    if stage.alone is not None:
+        with torch.no_grad():
+            found = stage.compare_clips(args.batch_size, results["ours"])
+        if args.device == "cpu" and not found.startswith(f"bits of {args.batch_size} "):
+            raise RuntimeError(f"A batch changes its clips in the stage {stage.name}: {found}.")
+        same += f", {found}"
     timed = {way: runs if args.cold else runs[1:] for way, runs in seconds.items()}
     medians = {way: statistics.median(runs) for way, runs in timed.items()}
     return {
@@ -85,7 +99,7 @@ def time_stage(stage: Stage, args) -> dict:
         "ratio": round(medians["stock"] / medians["ours"], 3),
         "ours_runs_s": [round(run, 4) for run in timed["ours"]],
         "stock_runs_s": [round(run, 4) for run in timed["stock"]],
-        "same": stage.compare(results["ours"], results["stock"]),
+        "same": same,
     }
 
 

@@ -81,7 +81,7 @@ def read_captions(path: Path, num_clips: int) -> Captions:
         clips = json.loads(path.read_text(encoding="utf-8"))[:num_clips]
         return [clip["candidate"] for clip in clips], [list(clip["references"]) for clip in clips]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise SystemExit(f"{path} is no json list of clips with `candidate` and `references`: {error!r}") from None
+        raise SystemExit(f"{path} is not a JSON list of clips with `candidate` and `references`: {error!r}") from None
 
 
 def time_call(metrics: AudioCaptioningMetrics, captions: Captions) -> float:

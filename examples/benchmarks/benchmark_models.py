@@ -32,7 +32,7 @@ from enclap_hf import (
 SIZES = {"tiny": (2, 128), "base": (6, 768), "large": (12, 1024)}
 VOCAB_SIZE = 50_265
 CLIP_S, CLIP_SAMPLING_RATE = 10, 44_100
-CODEC_BANDWIDTH = 12.0  # kbit/s: 16 codebooks of 10 bits, 75 frames a second
+CODEC_BANDWIDTH, CODEC_FRAME_RATE = 12.0, 75  # kbit/s, Hz: 16 codebooks of 10 bits
 NO_END = -1e4  # added to </s>, so that random weights write captions of full length
 
 
@@ -89,12 +89,18 @@ class Bench:
     def paths(self) -> list[str]:
         """Recordings on disk."""
         self._folder = tempfile.TemporaryDirectory(prefix="enclap_benchmark_")  # removed with the bench
-        return write_clips(self._folder.name, self.args.batch_size)
+        durations = [length / CODEC_FRAME_RATE for length in self.lengths]
+        return write_clips(self._folder.name, len(durations), durations)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Codec frames of each clip."""
+        return self.args.lengths or [CLIP_S * CODEC_FRAME_RATE] * self.args.batch_size
 
     @cached_property
     def batch(self) -> dict:
         """A training batch of random codes, 14 % of them hidden, in spans of 10 frames for each codebook by itself."""
-        config, num_clips, num_frames = EnClapConfig(), self.args.batch_size, CLIP_S * 75
+        config, num_clips, num_frames = EnClapConfig(), len(self.lengths), max(self.lengths)
         rng = torch.Generator().manual_seed(3)
         codes = torch.randint(config.codec_vocab_size, (num_clips, num_frames, config.num_codebooks), generator=rng)
         starts = torch.rand(num_clips, num_frames - 9, config.num_codebooks, generator=rng).topk(11, dim=1).indices
@@ -106,7 +112,7 @@ class Bench:
         batch = {
             "audio_codes": codes,
             "clap_embedding": clap,
-            "attention_mask": torch.ones(num_clips, num_frames, dtype=torch.long),
+            "attention_mask": (torch.arange(num_frames) < torch.tensor(self.lengths)[:, None]).long(),
             "labels": labels,
             "mcm_targets": torch.where(hidden, codes, -100),
         }
@@ -116,6 +122,11 @@ class Bench:
     def inputs(self) -> dict:
         """The batch's audio."""
         return {name: self.batch[name] for name in ("audio_codes", "clap_embedding", "attention_mask")}
+
+    def take_clip(self, i: int) -> dict:
+        """The audio of one clip of the batch, without padding."""
+        own = {name: value[i : i + 1] for name, value in self.inputs.items()}
+        return {name: value if name == "clap_embedding" else value[:, : self.lengths[i]] for name, value in own.items()}
 
     @cached_property
     def encoder_states(self) -> torch.Tensor:
@@ -176,11 +187,12 @@ def build_clap() -> ClapAudioModelWithProjection:
     return ClapAudioModelWithProjection(ClapAudioConfig(enable_fusion=True)).eval()
 
 
-def write_clips(folder: str, num_clips: int, duration_s: float = CLIP_S) -> list[str]:
-    """Clips of decaying noise as flac files."""
+def write_clips(folder: str, num_clips: int, durations_s: float | list[float] = CLIP_S) -> list[str]:
+    """Clips of decaying noise as flac files, of one duration or one each."""
     paths = []
     for i in range(num_clips):
         rng = np.random.default_rng(i)
+        duration_s = durations_s[i] if isinstance(durations_s, list) else durations_s
         num_samples = round(duration_s * CLIP_SAMPLING_RATE)
         samples = np.clip(0.2 * rng.standard_normal(num_samples) * np.linspace(1, 0.1, num_samples), -1, 1)
         paths.append(os.path.join(folder, f"clip_{i}.flac"))

@@ -5,6 +5,7 @@ clip's states; and for training the operations of the published code (eager atte
 masked-codec heads on all positions, all their logits kept).
 """
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,12 +26,22 @@ TIE = 2e-6  # difference of two distances, relative to the squared lengths they 
 
 @dataclass
 class Stage:
-    """One piece of work. Both functions return what `compare` looks at; it returns what was found, or raises."""
+    """One piece of work. Both functions return what `compare` looks at; it returns what was found, or raises.
+
+    `alone` gives of one clip by itself what `pick` takes of it from the batch; these are compared bit for bit.
+    """
 
     name: str
     ours: Callable
     stock: Callable
     compare: Callable
+    alone: Callable[[int], torch.Tensor] | None = None
+    pick: Callable = operator.getitem
+
+    def compare_clips(self, num_clips: int, whole) -> str:
+        """Compare every clip of a batch with the same clip alone."""
+        same = sum(torch.equal(self.pick(whole, i), self.alone(i)) for i in range(num_clips))
+        return f"bits of {same} of {num_clips} clips as alone"
 
 
 def make_stages(bench: Bench) -> dict[str, Callable[[], Stage]]:
@@ -89,7 +100,13 @@ def codec_stage(bench: Bench) -> Stage:
         different = sum(int((a != b).sum()) for a, b in zip(ours, stock, strict=True))
         return f"{different} of {sum(map(torch.numel, stock))} codes differ" + f", from {ties} ties on" * bool(ties)
 
-    return Stage("codec", lambda: bench.processor.encode_frames(waves), stock, compare)
+    return Stage(
+        "codec",
+        lambda: bench.processor.encode_frames(waves),
+        stock,
+        compare,
+        lambda i: bench.processor.encode_frames([waves[i]])[0],
+    )
 
 
 def read_codec_samples(path: str) -> np.ndarray:
@@ -130,7 +147,14 @@ def clap_stage(bench: Bench) -> Stage:
     def compare(ours, stock):
         return largest_difference(ours, stock.cpu(), 1e-5)
 
-    return Stage("clap", lambda: bench.processor.clap_encoder.embed(features, is_longer), stock, compare)
+    embed = bench.processor.clap_encoder.embed
+    return Stage(
+        "clap",
+        lambda: embed(features, is_longer),
+        stock,
+        compare,
+        lambda i: embed(features[i : i + 1], is_longer[i : i + 1])[0],
+    )
 
 
 def embed_stock(bench: Bench, features: torch.Tensor, is_longer: torch.Tensor) -> torch.Tensor:
@@ -143,27 +167,42 @@ def embed_stock(bench: Bench, features: torch.Tensor, is_longer: torch.Tensor) -
 
 def encoder_stage(bench: Bench) -> Stage:
     """BART's encoder over the slots; stock clip by clip."""
-    clips = [
-        {name: value[i : i + 1] for name, value in bench.inputs.items()} for i in range(len(bench.batch["labels"]))
-    ]
+    clips = [bench.take_clip(i) for i in range(len(bench.lengths))]
     tolerance = 1e-4 if bench.dtype == torch.float32 else None
+
+    def encode(inputs: dict) -> torch.Tensor:
+        return bench.captioner.model.encoder(**inputs).last_hidden_state
+
+    def pick(states: torch.Tensor, i: int) -> torch.Tensor:
+        return states[i, : bench.lengths[i] + 3]
+
+    def compare(ours, stock):
+        own = [pick(ours, i) for i in range(len(clips))]
+        return largest_difference(torch.cat(own), torch.cat(stock, dim=1)[0], tolerance)
+
     return Stage(
         "encoder",
-        lambda: bench.captioner.model.encoder(**bench.inputs).last_hidden_state,
-        lambda: torch.cat([stock_encoder(bench, clip) for clip in clips]),
-        lambda ours, stock: largest_difference(ours, stock, tolerance),
+        lambda: encode(bench.inputs),
+        lambda: [stock_encoder(bench, clip) for clip in clips],
+        compare,
+        lambda i: encode(clips[i])[0],
+        pick,
     )
 
 
 def search_stage(bench: Bench, name: str, decoding: dict) -> Stage:
     """Decoding alone, of the same encoder states, as one batch in both ways."""
-    states = bench.encoder_states
+    states, mask = bench.encoder_states, bench.inputs["attention_mask"]
 
     def ours(**options):
-        return generate_ours(bench.captioner, states, {**decoding, **options})
+        return generate_ours(bench.captioner, states, mask, {**decoding, **options})
 
     def stock(**options):
-        return generate_stock(bench.stock, states, {**decoding, **options})
+        return generate_stock(bench.stock, states, mask, {**decoding, **options})
+
+    def alone(i: int) -> torch.Tensor:
+        length = bench.lengths[i]
+        return generate_ours(bench.captioner, states[i : i + 1, : length + 3], mask[i : i + 1, :length], decoding)[0]
 
     def compare(ours_ids, stock_ids):
         found = compare_captions(ours_ids, stock_ids, bench.dtype)
@@ -172,17 +211,21 @@ def search_stage(bench: Bench, name: str, decoding: dict) -> Stage:
             found += f", scores {largest_difference(*scores, 1e-4)}"
         return found
 
-    return Stage(name, ours, stock, compare)
+    return Stage(name, ours, stock, compare, alone)
 
 
 def caption_stage(bench: Bench) -> Stage:
     """Recordings to captions; stock one by one."""
 
+    def caption(paths: list[str]) -> torch.Tensor:
+        return bench.captioner.generate(**bench.processor(audio=paths).to(bench.device), **bench.decoding)
+
     return Stage(
         "caption",
-        lambda: bench.captioner.generate(**bench.processor(audio=bench.paths).to(bench.device), **bench.decoding),
+        lambda: caption(bench.paths),
         lambda: torch.cat([caption_stock(bench, path) for path in bench.paths]),
         lambda ours, stock: compare_captions(ours, stock, bench.dtype),
+        lambda i: caption(bench.paths[i : i + 1])[0],
     )
 
 
@@ -201,16 +244,15 @@ def stock_encoder(bench: Bench, inputs: dict) -> torch.Tensor:
     return encoder(inputs_embeds=slots, attention_mask=mask).last_hidden_state
 
 
-def generate_ours(model: EnClapForConditionalGeneration, states: torch.Tensor, decoding: dict):
-    mask = torch.ones(len(states), states.shape[1] - 3, dtype=torch.long, device=states.device)
+def generate_ours(model: EnClapForConditionalGeneration, states: torch.Tensor, mask: torch.Tensor, decoding: dict):
     outputs = BaseModelOutput(last_hidden_state=states.to(model.dtype))
     return model.generate(encoder_outputs=outputs, attention_mask=mask, **decoding)
 
 
-def generate_stock(stock, states: torch.Tensor, decoding: dict):
-    mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+def generate_stock(stock, states: torch.Tensor, mask: torch.Tensor, decoding: dict):
     outputs = BaseModelOutput(last_hidden_state=states.clone())  # it repeats them in place
-    return stock.generate(encoder_outputs=outputs, attention_mask=mask, **decoding)
+    slot_mask = nn.functional.pad(mask, (3, 0), value=1)
+    return stock.generate(encoder_outputs=outputs, attention_mask=slot_mask, **decoding)
 
 
 def caption_stock(bench: Bench, path: str) -> torch.Tensor:
@@ -220,7 +262,7 @@ def caption_stock(bench: Bench, path: str) -> torch.Tensor:
     clap = embed_stock(bench, features["input_features"].float(), features["is_longer"])
     mask = torch.ones(codes.shape[:2], dtype=torch.long, device=bench.device)
     states = stock_encoder(bench, {"audio_codes": codes, "clap_embedding": clap, "attention_mask": mask})
-    return generate_stock(bench.stock, states, bench.decoding)
+    return generate_stock(bench.stock, states, mask, bench.decoding)
 
 
 def compare_captions(ours: torch.Tensor, stock: torch.Tensor, dtype: torch.dtype) -> str:

@@ -13,7 +13,6 @@ import json
 import platform
 import statistics
 import time
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -29,7 +28,8 @@ from enclap_hf import DEFAULT_MODEL, version
 from enclap_hf.hub.model_card import format_scores
 from enclap_hf.hub.model_card_makers import list_scene_rows
 from enclap_hf.metrics import cider_d
-from enclap_hf.sound_scenes import Scene, degrade_audio, make_scene, parse_caption
+from enclap_hf.sound_scenes import Scene, degrade_audio, make_scene
+from enclap_hf.sound_scenes.scene_scores import compute_precision, compute_recall, compute_share, count_named_events
 
 SOUNDS = Path(__file__).parents[1] / "sounds"
 NUM_TIMED_CLIPS, NUM_WARM_UP_CLIPS, TIMED_CLIP_S = 20, 3, 5.0
@@ -128,44 +128,27 @@ def score_captions(scenes: list[Scene], captions: list[str]) -> dict:
     The relation (then, while, background) is judged where all events are named, in scenes of several; the order where
     that relation is "then" and right.
     """
-    hits, named, placed = Counter(), Counter(), Counter()
-    relation_right, relation_by_kind, order_right = [], {}, []
-    for scene, caption in zip(scenes, captions, strict=True):
-        parsed = parse_caption(caption)
-        truth = [event.kind for event in scene.events]
-        group = "one event" if len(truth) == 1 else "two and three events"
-        hits[group] += len(set(truth) & set(parsed.kinds))
-        named[group] += len(parsed.kinds)
-        placed[group] += len(truth)
-        if len(truth) > 1 and set(truth) <= set(parsed.kinds):
-            right = parsed.relation == scene.relation
-            relation_right.append(right)
-            relation_by_kind.setdefault(scene.relation, []).append(right)
-            if scene.relation == "then" and right:
-                order_right.append(list(parsed.kinds) == truth)
-    scores = {
-        group: {
-            "precision": hits[group] / max(named[group], 1),
-            "recall": hits[group] / max(placed[group], 1),
-            "scenes": sum(len(scene.events) == 1 for scene in scenes)
-            if group == "one event"
-            else sum(len(scene.events) > 1 for scene in scenes),
+    counts = [count_named_events(scene, caption) for scene, caption in zip(scenes, captions, strict=True)]
+    relations = {scene.relation: [] for scene in scenes}
+    for scene, count in zip(scenes, counts, strict=True):
+        relations[scene.relation].append(count.relation_right)
+    scores = {}
+    for group, is_single in (("one event", True), ("two and three events", False)):
+        of_group = [count for count in counts if (count.placed == 1) == is_single]
+        scores[group] = {
+            "precision": compute_precision(of_group),
+            "recall": compute_recall(of_group),
+            "scenes": len(of_group),
         }
-        for group in ("one event", "two and three events")
-    }
+    judged = {kind: right for kind, right in sorted(relations.items()) if any(value is not None for value in right)}
     return {
         **scores,
-        "relation": mean(relation_right),
-        "relation_scenes": len(relation_right),
-        "relation_by_kind": {kind: mean(right) for kind, right in sorted(relation_by_kind.items())},
-        "order": mean(order_right),
+        "relation": compute_share([count.relation_right for count in counts]),
+        "relation_scenes": sum(count.relation_right is not None for count in counts),
+        "relation_by_kind": {kind: compute_share(right) for kind, right in judged.items()},
+        "order": compute_share([count.order_right for count in counts]),
         "cider_d": cider_d(captions, [list(scene.captions) for scene in scenes])[0],
     }
-
-
-def mean(values: list) -> float:
-    """Mean, or NaN of nothing."""
-    return float(np.mean(values)) if values else float("nan")
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
-"""Train the small captioner that the package carries, from nothing but seeds: codec, CLAP tower, tokenizer, captioner.
+"""Train the small captioner that the package carries, from nothing but seeds: codec, CLAP, tokenizer, captioner.
 
     python examples/default_model/train_default_model.py --output enclap_hf/default_model --work-dir /tmp/default_model
 
 A smoke run on a CPU, about a minute:
 
     python examples/default_model/train_default_model.py --output /tmp/smoke/model --work-dir /tmp/smoke/work \
-        --num-scenes 48 --num-held-out 24 --codec-steps 10 --clap-steps 10 --probe-steps 10 --captioner-steps 10
+        --num-scenes 48 --num-held-out 24 --codec-steps 10 --clap-steps 10 --probe-steps 10 --captioner-steps 10 \
+        --clap-text-scenes 40 --clap-text-steps 10
 
 The stages run in the order of `STAGES`, codec and CLAP tower side by side; each reads what the earlier ones left in the
 work folder, and a finished one is not run again, so a stopped run is taken up by the same command (within a stage:
@@ -29,6 +30,7 @@ from pathlib import Path
 import torch
 from train_default_captioner import score_captioner, train_captioner
 from train_default_clap import train_clap
+from train_default_clap_text import ClapTextArguments, make_tower
 from train_default_codec import train_codec
 from train_default_data import (
     FRAME,
@@ -48,7 +50,7 @@ from enclap_hf import EnClapFeatureExtractor, EnClapForConditionalGeneration, En
 from enclap_hf.model.encodec_frames import CodecModel
 from enclap_hf.model.repository import update_json
 
-STAGES = ("tokenizer", "codec", "clap", "features", "captioner")
+STAGES = ("tokenizer", "codec", "clap", "features", "captioner", "clap_text")
 ENCODERS = ("codec", "clap")  # neither reads the other's result
 
 
@@ -68,6 +70,8 @@ class DefaultModelArguments:
     clap_steps: int = field(default=4000, metadata={"help": "optimiser steps of the CLAP tower"})
     probe_steps: int = field(default=800, metadata={"help": "optimiser steps of the probe that scores the codes"})
     captioner_steps: int = field(default=3200, metadata={"help": "optimiser steps of the captioner"})
+    clap_text_scenes: int = field(default=3000, metadata={"help": "scenes that CLAP's text tower learns from"})
+    clap_text_steps: int = field(default=1000, metadata={"help": "optimiser steps of CLAP's text tower"})
     num_processes: int = field(default=2, metadata={"help": "processes, of one thread each"})
 
     def __post_init__(self):
@@ -160,6 +164,13 @@ def make_captioner(args: DefaultModelArguments, training: SceneStore, held_out: 
     return {"parameters": sum(p.numel() for p in model.parameters()), "minutes": minutes, **scores}
 
 
+def make_clap_text(args: DefaultModelArguments, training: SceneStore, held_out: SceneStore) -> dict:
+    """Stage: the text tower of the finished repository's CLAP."""
+    scenes = {"num_scenes": args.clap_text_scenes, "num_held_out": args.num_held_out}
+    options = {"steps": args.clap_text_steps, "seed": args.seed, "cache": str(Path(args.work_dir, "clap_text"))}
+    return make_tower(ClapTextArguments(args.output, **scenes, **options))
+
+
 def write_repository(args: DefaultModelArguments) -> None:
     """Put captioner, processor, codec and CLAP tower into the output folder, as 16-bit floats."""
     work = Path(args.work_dir)
@@ -206,7 +217,9 @@ def run_stage(args: DefaultModelArguments, stage: str) -> dict:
     """Run one stage, in this process or in one of its own; returns its part of the report."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    makers = dict(zip(STAGES, (make_tokenizer, make_codec, make_clap, make_features, make_captioner), strict=True))
+    makers = dict(
+        zip(STAGES, (make_tokenizer, make_codec, make_clap, make_features, make_captioner, make_clap_text), strict=True)
+    )
     return makers[stage](args, *open_scenes(args))
 
 

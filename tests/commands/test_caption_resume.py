@@ -14,6 +14,7 @@ from conftest import build_clap, build_model, make_clip
 from enclap_hf.commands import caption as caption_command
 from enclap_hf.commands import caption_manifest
 from enclap_hf.commands.captioner_loading import ModelIdentity, fingerprint_folder
+from enclap_hf.model.recordings import RecordingState
 
 captioner, load_once, recordings = caption_runs.captioner, caption_runs.load_once, caption_runs.recordings
 
@@ -194,7 +195,7 @@ def test_a_recording_that_changes_while_it_is_read_is_captioned_again(
 
     def change_after_reading(inputs, **options):
         prepared = prepare(inputs, **options)
-        if inputs == path:
+        if inputs.name == f"`{path}`":
             soundfile.write(path, make_clip(0.8, 9), RATE, subtype="FLOAT")
         return prepared
 
@@ -233,7 +234,7 @@ def test_a_state_that_a_kill_cut_off_spoils_no_other(tmp_path, cut):
     output = str(tmp_path / "captions.csv")
     Path(caption_manifest.place_states(output)).write_text('["a.wav", 1, 2]\n["a.wav", 5, 6]\n' + cut)
     file = caption_manifest.open_states(output)
-    caption_manifest.add_state(file, "c\n.wav", caption_manifest.RecordingState(3, 4))
+    caption_manifest.add_state(file, "c\n.wav", RecordingState(3, 4))
     file.close()
     states = caption_manifest.read_states(output)
     assert {name: (state.size, state.modified_ns) for name, state in states.items()} == {
@@ -280,7 +281,8 @@ def test_a_table_from_before_there_were_manifests_is_resumed_with_a_word(capsys,
     status, _, err = run(capsys, recordings, "--output", str(output), "--resume")
     assert status == 0 and "1 of 3" in err[0] and f"{output} has no manifest" in err[1]
     rows = read_rows(output)
-    assert rows[0] == {"file_name": path, "caption": "a sound from before", "score": "", "silent": "", "error": ""}
+    known = {name: value for name, value in rows[0].items() if value}
+    assert known == {"file_name": path, "caption": "a sound from before"}
     assert names_in(output) == ["clip1.wav", "clip0.wav", "clip2.wav"]
     os.utime(path, ns=(5, 5))
     err = run(capsys, recordings, "--output", str(output), "--resume")[2]

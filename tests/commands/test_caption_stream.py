@@ -10,9 +10,10 @@ import soundfile
 import torch
 
 import caption_runs
+import enclap_hf.model.recordings
 from caption_runs import RATE, caption_of, line_of, names_in, read_rows, run
 from conftest import make_clip
-from enclap_hf.commands import caption_stream
+from enclap_hf.model import recording_stream
 
 captioner, load_once, recordings = caption_runs.captioner, caption_runs.load_once, caption_runs.recordings
 
@@ -32,19 +33,20 @@ def test_a_file_that_grows_meanwhile_puts_no_caption_on_another(
     capsys, many, tmp_path, captioner, monkeypatch, num_workers
 ):
     """Workers and main process each sorted by length: one that saw other lengths paired captions with other files."""
-    calls, read = [], caption_stream.read_duration_s
+    log = tmp_path / "calls"
 
-    def read_growing(path):
-        calls.append(path)
-        return read(path) if calls.count(path) == 1 and os.getpid() == main_process else float(len(path) + len(calls))
+    def read_growing(path, sampling_rate):
+        with open(log, "a") as file:
+            file.write(f"{path}\n")
+        return float(np.random.default_rng().uniform(0, 9))
 
-    main_process = os.getpid()
-    monkeypatch.setattr(caption_stream, "read_duration_s", read_growing)
+    monkeypatch.setattr(recording_stream, "read_duration_s", read_growing)
     output = tmp_path / "captions.jsonl"
     arguments = ["--batch-size", "2", "--num-workers", str(num_workers)]
     assert run(capsys, many, "--output", str(output), *arguments)[0] == 0
     rows = read_rows(output)
-    assert len(rows) == 11 and len(calls) == 11, "each length is read once, in one process"
+    calls = log.read_text().split("\n")[:-1]
+    assert len(rows) == 11 and len(calls) == len(set(calls)) == 11, "each length is read once, in one process"
     for row in rows:
         assert row["caption"] == caption_of(captioner, row["file_name"])
 
@@ -52,15 +54,15 @@ def test_a_file_that_grows_meanwhile_puts_no_caption_on_another(
 def test_a_file_replaced_between_planning_and_reading_has_the_caption_of_what_was_read(
     capsys, many, tmp_path, captioner, monkeypatch
 ):
-    prepare, victim = captioner.preprocess, os.path.join(many, "03.wav")
+    open_audio, victim = recording_stream.open_audio, os.path.join(many, "03.wav")
 
-    def replace_first(path, **options):
-        if path == victim:
+    def replace_first(recording, sampling_rate, **options):
+        if recording == victim:
             soundfile.write(victim, make_clip(3.0, 77), RATE, subtype="FLOAT")
-        return prepare(path, **options)
+        return open_audio(recording, sampling_rate, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(captioner, "preprocess", replace_first)
+        patched.setattr(recording_stream, "open_audio", replace_first)
         assert run(capsys, many, "--output", str(tmp_path / "captions.csv"), "--batch-size", "3")[0] == 0
     for row in read_rows(tmp_path / "captions.csv"):
         assert row["caption"] == caption_of(captioner, row["file_name"])
@@ -74,10 +76,10 @@ def test_whatever_a_decoder_raises_is_that_recordings_error(
     """Three kinds used to end the run with a traceback, and the good captions with it."""
     prepare, victim = captioner.preprocess, os.path.join(recordings, "clip1.wav")
 
-    def fail(path, **options):
-        if path == victim:
+    def fail(audio, **options):
+        if audio.name == f"`{victim}`":
             raise error
-        return prepare(path, **options)
+        return prepare(audio, **options)
 
     output = tmp_path / "captions.csv"
     with monkeypatch.context() as patched:
@@ -141,10 +143,10 @@ def test_two_good_and_seven_bad_recordings(capsys, tmp_path, captioner, monkeypa
 
 
 def test_lengths_that_cannot_be_read_delay_nothing(capsys, recordings, tmp_path, monkeypatch):
-    def fail(path):
+    def fail(file, name):
         raise UnicodeError("a header nobody foresaw")
 
-    monkeypatch.setattr(caption_stream, "read_duration_s", fail)
+    monkeypatch.setattr(enclap_hf.model.recordings, "read_stated_duration_s", fail)
     assert run(capsys, recordings, "--output", str(tmp_path / "captions.csv"))[0] == 0
     assert names_in(tmp_path / "captions.csv") == ["clip0.wav", "clip1.wav", "clip2.wav"]
 
@@ -153,10 +155,10 @@ def test_lengths_that_cannot_be_read_delay_nothing(capsys, recordings, tmp_path,
 def test_a_worker_that_is_killed_ends_the_run_in_one_line_with_its_rows(capsys, many, tmp_path, captioner, monkeypatch):
     prepare, output = captioner.preprocess, tmp_path / "captions.csv"
 
-    def die(path, **options):
-        if path.endswith("05.wav") and names_in(output):
+    def die(audio, **options):
+        if audio.name.endswith("05.wav`") and names_in(output):
             os.kill(os.getpid(), 9)
-        return prepare(path, **options)
+        return prepare(audio, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(captioner, "preprocess", die)

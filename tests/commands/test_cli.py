@@ -259,7 +259,8 @@ def test_resuming_another_commands_file_is_refused_and_leaves_it(capsys, recordi
     [
         (["--resume"], "--output"),
         (["--overwrite"], "--output"),
-        (["--output", "captions.txt"], ".jsonl or .csv"),
+        (["--output", "captions.docx"], ".jsonl, .csv"),
+        (["--output", "captions.txt"], "--output-dir DIR"),
         (["--output", "no/such/folder/captions.csv"], "mkdir -p"),
         (["--batch-size", "0"], "at least 1"),
         (["--num-beams", "two"], "at least 1"),
@@ -339,20 +340,22 @@ def test_a_bad_input_alone_leaves_nothing_to_print(capsys, bad_inputs):
             assert status in (1, 2) and out == [] and len(err) == 1 and path in err[0]
 
 
-def test_recordings_longer_than_the_codes_are_counted_once_at_the_end(capsys, recordings, tmp_path):
+def test_recordings_of_which_only_the_beginning_is_asked_for_are_counted_once_at_the_end(capsys, recordings, tmp_path):
     """The tests' model reads 253 frames of 320 samples at 24 kHz: 3.37 s."""
     for name, duration_s in (("long0.wav", 3.5), ("exact.flac", 253 * 320 / RATE)):
         soundfile.write(os.path.join(recordings, name), make_clip(duration_s), RATE)
-    said = "longer than the 3.4 s that the model's codes cover: cut long recordings into pieces."
-    status, out, err = run(capsys, recordings)
-    assert status == 0 and len(out) == 5 and err == [f"1 recording is {said}"]
+    said = "longer than the 3.4 s that the model hears at once: only the beginning is captioned"
+    status, out, err = run(capsys, recordings, "--chunk-length-s", "0")
+    assert status == 0 and len(out) == 5 and len(err) == 1 and f"1 recording is {said}" in err[0]
     soundfile.write(os.path.join(recordings, "long1.flac"), make_clip(4.0), RATE)
     soundfile.write(os.path.join(recordings, "nan.wav"), np.full(4 * RATE, np.nan), RATE, subtype="FLOAT")
-    status, _, err = run(capsys, recordings, "--output", str(tmp_path / "captions.csv"), "--batch-size", "2")
-    assert status == 1 and [line for line in err if "codes cover" in line] == [f"2 recordings are {said}"]
+    output = str(tmp_path / "captions.csv")
+    status, _, err = run(capsys, recordings, "--output", output, "--batch-size", "2", "--chunk-length-s", "0")
+    assert status == 1 and [line for line in err if f"2 recordings are {said}" in line]
+    assert "start_s" not in read_rows(output)[0], "their length is not known"
 
 
-def test_a_model_that_reads_all_of_a_recording_calls_none_long(capsys, recordings, captioner, monkeypatch):
+def test_a_model_that_hears_all_of_a_recording_calls_none_long(capsys, recordings, captioner, monkeypatch):
     soundfile.write(os.path.join(recordings, "long.wav"), make_clip(3.3), RATE)
     monkeypatch.setattr(captioner.processor.feature_extractor, "max_codec_frames", 240)  # 3.2 s
     assert len(run(capsys, recordings)[2]) == 1
@@ -367,7 +370,7 @@ def test_two_hours_of_silence_are_silent(capsys, tmp_path):
         for _ in range(120):
             file.write(np.zeros(60 * 8000, dtype=np.int16))
     assert run(capsys, path)[:2] == (0, [f"{path}\t"])
-    status, out, err = run(capsys, path, "--silence-dbfs", "none")
+    status, out, err = run(capsys, path, "--silence-dbfs", "none", "--chunk-length-s", "0")
     assert status == 0 and len(err) == 1 and "1 recording is longer" in err[0] and len(out[0]) > len(f"{path}\t")
 
 

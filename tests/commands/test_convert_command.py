@@ -43,7 +43,8 @@ def test_the_command_converts_there_and_back(sources, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--enclap", "x"], "--enclap needs --clap"),
+        (["--enclap", "x"], "x is not a folder; expected one with config.json"),
+        (["--published", "both-large"], "both-large is not on the Hub; its authors keep it in the Google Drive folder"),
         ([], "nothing to do"),
         (["--verify", "a.wav"], "is not a folder"),
         (["--to-published", "x", "--verify", "a.wav"], "--to-published takes"),
@@ -147,13 +148,21 @@ def save_models_of_other_kinds(folder) -> None:
         ("--clap", "{enclap}", "holds a model of type 'bart'; expected one of type 'clap'"),
         ("--encodec", "{folder}/stereo", "EnCodec's sampling rate: 48000, but the captioner reads 24000"),
         ("--encodec", "{folder}/empty", "empty holds no config.json; expected one of type 'encodec'"),
-        ("--encodec", "default", "--encodec facebook/encodec_24khz is neither"),
-        ("--clap", "{folder}/notes.txt", "notes.txt is damaged or no checkpoint"),
+        (
+            "--encodec",
+            "default",
+            "--encodec: hf://facebook/encodec_24khz@c1dbe2ae3f1de713481a3b3e7c47f357092ee040 is not in",
+        ),
+        ("--clap", "{folder}/notes.txt", "notes.txt is damaged, or not a checkpoint"),
         ("--enclap", "{tokenizer}", "has no pytorch_model.bin; expected the published folder"),
-        ("--enclap", "{clap}", "clap.pt is no folder; expected one with config.json and pytorch_model.bin"),
+        ("--enclap", "{clap}", "clap.pt is not a folder; expected one with config.json and pytorch_model.bin"),
         ("--tokenizer", "{folder}/empty", "holds no tokenizer (tokenizer.json or vocab.json and merges.txt)"),
         ("--tokenizer", "{folder}/half", "holds no tokenizer"),
-        ("--tokenizer", "facebook/bart-large", "--tokenizer facebook/bart-large cannot be loaded"),
+        (
+            "--tokenizer",
+            "facebook/bart-large",
+            "--tokenizer: there is no file or folder facebook/bart-large here. On the",
+        ),
     ],
 )
 def test_a_wrong_source_is_said_in_one_line_and_leaves_nothing(sources, tmp_path, capsys, option, value, message):

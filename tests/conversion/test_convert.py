@@ -261,9 +261,9 @@ def test_encoders_and_tokenizer_of_another_model_are_refused(sources, tmp_path):
         ({"encodec": "few.th"}, "EnCodec has 3 codebooks, but the captioner reads 4"),
         ({"encodec": "small.th"}, "codes in a codebook: 32, but the captioner reads 64"),
         ({"tokenizer": "tokenizer"}, "has `vocab_size` 199, the captioner 200"),
-        ({"tokenizer": "nowhere"}, "nowhere cannot be loaded"),
-        ({"clap": "nowhere.pt"}, "nowhere.pt is neither a file nor a folder"),
-        ({"enclap": "nowhere"}, "nowhere is no folder"),
+        ({"tokenizer": "nowhere"}, "--tokenizer: there is no file or folder"),
+        ({"clap": "nowhere.pt"}, "--clap: there is no file or folder"),
+        ({"enclap": "nowhere"}, "nowhere is not a folder"),
     ):
         paths = {name: str(tmp_path / value) for name, value in changed.items()}
         assert_refused({**sources, **paths}, tmp_path / "out", message)

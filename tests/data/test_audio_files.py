@@ -4,12 +4,11 @@ import os
 import pathlib
 import socket
 
-import numpy as np
 import pytest
-import soundfile
 
-from enclap_hf.data.audio_files import find_audio_files, read_duration_s
+from enclap_hf.data.audio_files import find_audio_files
 from enclap_hf.model.audio_loading import AudioLoadError, load_audio
+from enclap_hf.model.recordings import read_duration_s
 
 
 @pytest.fixture
@@ -124,29 +123,3 @@ def test_finding_nothing_is_an_error(path, problem, remedy, folder):
     message = str(caught.value)
     assert message.isprintable()  # one line
     assert message.startswith(f"`{path}`: ") and problem in message and remedy in message
-
-
-@pytest.mark.parametrize("extension", ["wav", "flac", "ogg"])
-def test_a_header_tells_the_seconds(tmp_path, extension):
-    path = tmp_path / f"clip.{extension}"
-    soundfile.write(path, np.zeros((12_000, 2)), 8000)
-    assert read_duration_s(str(path)) == 1.5
-
-
-def test_a_header_that_soundfile_cannot_read_is_left_to_pyav(tmp_path):
-    av = pytest.importorskip("av")
-    path = str(tmp_path / "clip.m4a")
-    with av.open(path, "w", format="mp4") as output:
-        stream = output.add_stream("aac", rate=48_000)
-        stream.layout = "mono"
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 120_000), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 48_000
-        output.mux([*stream.encode(frame), *stream.encode(None)])
-    assert read_duration_s(path) == pytest.approx(2.5, abs=0.05)  # two AAC frames
-
-
-@pytest.mark.parametrize("content", [b"", b"some notes about a recording", b"RIFF\x00\x00"])
-def test_what_has_no_header_tells_no_seconds(tmp_path, content):
-    (tmp_path / "clip.wav").write_bytes(content)
-    assert read_duration_s(str(tmp_path / "clip.wav")) == 0.0
-    assert read_duration_s(str(tmp_path / "missing.wav")) == read_duration_s(str(tmp_path)) == 0.0

@@ -5,10 +5,13 @@ import json
 
 import pytest
 
-from enclap_hf.commands.caption_output import WholeRecordsFile, start_writing
+from enclap_hf.commands.caption_output import COLUMNS, WholeRecordsFile, format_header, format_rows
+from enclap_hf.commands.caption_rows import escape_formulas, make_rows, name_in_output
 from enclap_hf.commands.score import main
 from enclap_hf.data.caption_matching import match_names
 from enclap_hf.metrics import AudioCaptioningMetrics
+from enclap_hf.model.caption_results import CaptionedPiece
+from enclap_hf.model.recordings import RecordingState
 
 CLIPS = {
     "rain.wav": ("rain falls on a roof", "heavy rain on a roof"),
@@ -26,9 +29,14 @@ def in_the_folder_of_the_files(tmp_path, monkeypatch):
 def write_captions(path, captions, folder="", escapes=False):
     """A file as `enclap caption --output` writes it; a caption of None is a recording that failed."""
     file = WholeRecordsFile(str(path))
-    write = start_writing(file, str(path), escapes)
+    columns = COLUMNS if str(path).endswith(".csv") else None
+    if file.size == 0:
+        file.append(format_header(columns))
     for name, caption in captions.items():
-        write(folder + name, {"text": caption} if caption is not None else {"text": None, "error": "no audio"})
+        result = {"text": caption} if caption is not None else {"text": None, "error": "no audio"}
+        piece = CaptionedPiece(0, None, result, 0.0, 1.5, False, True, RecordingState(), 1.5)
+        rows = make_rows(name_in_output(folder + name, str(path)), piece)
+        file.append(format_rows([escape_formulas(row, str(path)) if escapes else row for row in rows], columns))
     file.close()
     return str(path)
 

@@ -332,7 +332,7 @@ def test_one_usual_column_of_a_dataset_is_read(tmp_path):
     [
         ("t.csv", "file_name,caption\na.wav,rain, then hail\n", r"t.csv, line 2: more cells"),
         ("t.csv", "file_name,caption\n", r"t.csv has no rows"),
-        ("t.jsonl", '{"file_name": "a.wav"\n', r"t.jsonl, line 1: no JSON"),
+        ("t.jsonl", '{"file_name": "a.wav"\n', r"t.jsonl, line 1: not JSON"),
         ("t.json", '{"clips": []}', r"t.json holds one dict; expected a list, or `data`"),
         ("t.json", "[1]", r"t.json, entry 1: got a int"),
     ],

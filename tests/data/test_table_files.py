@@ -61,10 +61,11 @@ def assert_read(path: str, captions: list[str], **arguments) -> None:
         (['a.wav,"a dog barks', "b.wav,rain", 'c.wav,"wind'], "lines 2 to 4: .* closed in the middle"),
         (["a.wav,rain", 'b.wav,"a dog barks', 'c.wav,a cat"', "d.wav,wind"], "line 3: .* looks like a row"),
         (['a.wav,"a dog barks', "b.wav,rain", 'c.wav,a cat"'], "line 2: .* looks like a row"),
+        (['"a.wav,rain', 'b.wav",a cat', "c.wav,wind"], "line 2: .* looks like a row"),
         (['"a.wav","a dog barks', '"b.wav","rain"'], "lines 2 to 3: .* closed in the middle"),
         (['a.wav,"Help!" a man shouts'], "line 2: .* closed in the middle"),
         ([r'a.wav,"a \"dog\" barks"'], "line 2: .* closed in the middle"),
-        (['a.wav,"' + "rain " * 30_000, "b.wav,wind"], "line 2: .* opens a cell and is not closed"),
+        (['a.wav,"' + "rain " * 30_000, "b.wav,wind"], "line 2: .* is not closed"),
     ],
 )
 def test_an_unpaired_quotation_mark_is_refused_with_its_line(write, name, lines, message):
@@ -126,6 +127,32 @@ def test_half_a_caption_with_commas_enough_is_refused_too(write, header, lines):
         read_caption_table(path)
 
 
+@pytest.mark.parametrize("lines", [["a.wav,an engine", "speech, birds"], ["a.wav,an engine and", "speech,birds,"]])
+def test_half_a_caption_of_one_word_is_refused_too(write, lines):
+    path = write([line.rstrip(",") for line in lines] + ["b.wav,rain"])
+    with pytest.raises(CaptionDataError, match=r"t.csv, line 3: no recording is called 'speech'; if it is the rest"):
+        read_caption_table(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "lines"),
+    [
+        ("file_name,caption", ["a.wav,an engine", "speech behind it, birds"]),
+        ("file_name,caption", ["a.wav,an engine", "speech, birds"]),
+        ("audiocap_id,youtube_id,start_time,caption", ["1,aaaaaaaaaaa,30,an engine", "speech, a dog, rain, wind"]),
+    ],
+)
+def test_half_a_caption_is_not_scored(write, header, lines):
+    with pytest.raises(CaptionDataError, match="t.csv, line 3: no recording is called '.*'; if it is the rest of"):
+        read_caption_file(write(lines, header=header))
+
+
+def test_names_of_both_kinds_are_scored(write):
+    """`enclap caption` reads files without an ending, too, where they are named."""
+    rows = read_caption_file(write(["a.wav,rain", "b,wind", "my bell.wav,a bell", "c,a dog, and a cat"[:7]]))
+    assert [row.file_name for row in rows] == ["a.wav", "b", "my bell.wav", "c"]
+
+
 def test_a_name_with_blanks_is_no_half_caption(write):
     _, bad = read_caption_table(write(["a,rain", "my bell,a bell", "b,wind"]))
     assert [clip.name for clip in bad] == ["my bell"]
@@ -145,7 +172,7 @@ def test_two_columns_of_one_name_are_refused(write):
         ("t.jsonl", '{"file_name": "a.wav", "caption": "x", "caption": "y"}\n', "line 1: .*two values of 'caption'"),
         ("t.json", '[{"file_name": "a.wav", "caption": "x", "caption": "y"}]', "two values of 'caption'"),
         ("t.jsonl", '{"file_name": "a.wav", "caption": "x"}\n{"file_name": "a\\u0000"}\n', "line 2: a NUL character"),
-        ("t.jsonl", '{"file_name": "a.wav", "caption": "rain\nfalls"}\n', "line 1: no JSON"),
+        ("t.jsonl", '{"file_name": "a.wav", "caption": "rain\nfalls"}\n', "line 1: not JSON"),
     ],
 )
 def test_json_that_could_be_read_in_two_ways_is_refused(tmp_path, name, content, message):
@@ -230,7 +257,7 @@ def test_lists_of_captions_are_references(tmp_path, write, capsys):
         (tmp_path / name).write_text(json.dumps({"file_name": "a.wav", key: ["it rains", "rain falls"]}) + "\n")
         assert main([str(tmp_path / "p.csv"), "--references", str(tmp_path / name), "--metrics", "bleu_1"]) == 0
         printed = capsys.readouterr().out
-        assert "1 clips, 2 references" in printed and "bleu_1     1.0000" in printed
+        assert "1 clip, 2 references" in printed and "bleu_1     1.0000" in printed
 
 
 def test_a_wrapped_list_is_read_for_scoring_too(tmp_path):
@@ -252,7 +279,7 @@ def test_names_that_were_kept_from_being_formulas_are_the_recordings(tmp_path, c
     assert bad == [] and clips[0].audio == str(tmp_path / name) and clips[0].captions == ("=rain",)
     write_table(tmp_path / "references.csv", [{"file_name": name, "caption": "=rain"}])
     command = [str(tmp_path / "escaped.csv"), "--references", str(tmp_path / "references.csv"), "--metrics", "bleu_1"]
-    assert main(command) == 0 and "1 clips, 1 references" in capsys.readouterr().out
+    assert main(command) == 0 and "1 clip, 1 reference" in capsys.readouterr().out
     assert read_caption_file(tmp_path / "escaped.csv")[0].caption == "=rain"
 
 
@@ -304,6 +331,19 @@ def test_two_files_that_differ_in_their_spelling_alone_are_told_apart(tmp_path):
         table = write_table(tmp_path / "t.csv", [{"file_name": f"{name}.wav", "caption": "rain"}])
         clips, _ = read_caption_table(str(table))
         assert clips[0].audio == str(tmp_path / f"{name}.wav")
+    rows = [{"file_name": f"{name}.wav", "caption": name} for name in (COMPOSED, DECOMPOSED, COMPOSED)]
+    clips, bad = read_caption_table(str(write_table(tmp_path / "t.csv", rows)))
+    assert bad == [] and {clip.audio: clip.captions for clip in clips} == {
+        str(tmp_path / f"{name}.wav"): (name,) for name in (COMPOSED, DECOMPOSED)
+    }
+
+
+@pytest.mark.parametrize("of_disk", [COMPOSED, DECOMPOSED])
+def test_two_spellings_of_one_file_share_its_captions(tmp_path, of_disk):
+    write_wav(tmp_path / f"{of_disk}.wav")
+    rows = [{"file_name": f"{name}.wav", "caption": f"rain {i}"} for i, name in enumerate((COMPOSED, DECOMPOSED))]
+    (clip,), bad = read_caption_table(str(write_table(tmp_path / "t.csv", rows)))
+    assert bad == [] and clip.captions == ("rain 0", "rain 1")
 
 
 @pytest.mark.parametrize("of_table", ["test/1.wav", "/data/test/1.wav", r"test\1.wav", "test/1"])

@@ -33,6 +33,20 @@ pytestmark = [
 DESKTOP, PHONE = (1280, 900), (390, 844)
 # A page and a caption take a second; on a machine busy with other tests, many.
 PATIENCE_S = 180
+LONG_S = 23.5
+# What the page's player shows: its clock, what its button would do, and which captions are marked.
+PLAYER = """return [document.querySelector('.enclap-now').textContent,
+document.querySelector('.enclap-play').getAttribute('aria-label'),
+[...document.querySelectorAll('.enclap-cue')].flatMap((cue, i) => (cue.ariaCurrent === 'true' ? i : []))]"""
+PLACE = "return document.querySelector('.enclap-timeline').style.getPropertyValue('--place')"
+# Chromium's own parser of WebVTT.
+READ_SUBTITLES = """const [text, done] = arguments;
+const video = document.body.appendChild(document.createElement('video'));
+const track = video.appendChild(document.createElement('track'));
+track.onload = () => done([...track.track.cues].map(c => ({text: c.text, start: c.startTime, end: c.endTime})));
+track.onerror = () => done('refused');
+track.src = URL.createObjectURL(new Blob([text], {type: 'text/vtt'}));
+track.track.mode = 'showing';"""
 
 
 @contextlib.contextmanager
@@ -115,7 +129,9 @@ def find(browser, selector: str):
 
 def upload(browser, path: Path) -> None:
     """Choose a file, and wait until the page has it."""
-    browser.find_element("css selector", "#enclap-sound input[type=file]").send_keys(str(path))
+    inputs = "#enclap-sound input[type=file]"  # never shown, and there a moment after the button
+    wait_for(browser, lambda: browser.find_elements("css selector", inputs))
+    browser.find_element("css selector", inputs).send_keys(str(path))
     find(browser, "#enclap-sound [aria-label='Clear'], #enclap-sound [title='Clear']")
 
 
@@ -129,6 +145,26 @@ def assert_fits(browser, width: int) -> None:
         width,
     )
     assert over == []
+
+
+def caption_long_recording(browser, folder: Path) -> None:
+    """Caption one that is longer than what the model hears at once."""
+    sound, sampling_rate = soundfile.read(SOUNDS / "siren_over_engine.wav")
+    soundfile.write(folder / "long.flac", np.tile(sound, 8)[: round(LONG_S * sampling_rate)], sampling_rate)
+    upload(browser, folder / "long.flac")
+    find(browser, "#enclap-button").click()
+    find(browser, ".enclap-timeline")
+
+
+def read_player(browser) -> list:
+    return browser.execute_script(PLAYER)
+
+
+def wait_for(browser, condition) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, find(browser, "#enclap-captions").text
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -159,14 +195,68 @@ def test_a_text_file_with_an_audio_name_is_refused_in_words(open_page, tmp_path)
 
 def test_a_long_recording_does_not_widen_a_phones_page(open_page, tmp_path):
     """The player asks for 20 pixels a second, and once made the whole page that wide."""
-    sound, sampling_rate = soundfile.read(SOUNDS / "siren_over_engine.wav")
-    soundfile.write(tmp_path / "long.flac", np.tile(sound, 8), sampling_rate)
     browser = open_page(PHONE)
-    upload(browser, tmp_path / "long.flac")
-    find(browser, "#enclap-button").click()
-    assert "CLAP hears the 8 s in the middle" in find(browser, ".enclap-picture figcaption").text
-    assert find(browser, ".enclap-mel .enclap-unheard").size["width"] > 50
+    caption_long_recording(browser, tmp_path)
+    assert find(browser, ".enclap-mel img").size["width"] > 200
     assert_fits(browser, PHONE[0])
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_caption_on_the_time_line_is_heard_and_no_further(open_page, tmp_path, size):
+    browser = open_page(size)
+    caption_long_recording(browser, tmp_path)
+    cues = browser.find_elements("css selector", ".enclap-cue")
+    assert [cue.text.split("\n")[0] for cue in cues] == ["0:00", "0:10", "0:20"]
+    assert all(word in cues[0].text.lower() for word in ("siren", "engine")), cues[0].text
+    assert read_player(browser) == ["0:00", "Play", []]
+
+    cues[2].click()
+    wait_for(browser, lambda: read_player(browser)[1:] == ["Pause", [2]])
+    wait_for(browser, lambda: read_player(browser)[1] == "Play")  # at its end
+    assert read_player(browser) == ["0:23", "Play", [2]]
+    browser.find_element("css selector", ".enclap-block").click()
+    wait_for(browser, lambda: read_player(browser)[:2] == ["0:01", "Pause"])
+    browser.find_element("css selector", ".enclap-block").click()
+    wait_for(browser, lambda: read_player(browser)[1:] == ["Play", [0]])
+    browser.find_element("css selector", ".enclap-waveform").click()  # in its middle
+    wait_for(browser, lambda: read_player(browser)[1:] == ["Pause", [1]])
+    assert 48 < float(browser.execute_script(PLACE).rstrip("%")) < 75
+    browser.find_element("css selector", ".enclap-play").click()
+    wait_for(browser, lambda: read_player(browser)[1] == "Play")
+    assert not browser.find_element("css selector", ".enclap-unplayable").is_displayed()
+
+
+def test_a_phone_scrolls_to_its_result(open_page, tmp_path):
+    browser = open_page(PHONE)
+    upload(browser, SOUNDS / "knocking.mp3")
+    assert browser.execute_script("return scrollY") == 0
+    find(browser, "#enclap-button").click()
+    find(browser, ".enclap-caption")
+    top = "return document.querySelector('.enclap-result').getBoundingClientRect().top"
+    wait_for(browser, lambda: 0 <= browser.execute_script(top) < PHONE[1] / 4)
+    desktop = open_page(DESKTOP)
+    upload(desktop, SOUNDS / "knocking.mp3")
+    find(desktop, "#enclap-button").click()
+    find(desktop, ".enclap-caption")
+    time.sleep(1)
+    assert desktop.execute_script("return scrollY") == 0, "what is in view stays there"
+
+
+def test_the_browser_reads_the_subtitles_that_it_downloads(open_page, tmp_path):
+    browser = open_page(DESKTOP)
+    browser.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path / "downloads")}
+    )
+    caption_long_recording(browser, tmp_path)
+    for link in browser.find_elements("css selector", ".enclap-download"):
+        link.click()
+    files = [tmp_path / "downloads" / f"long.{name}" for name in ("srt", "vtt", "csv")]
+    wait_for(browser, lambda: all(file.exists() and file.stat().st_size for file in files))
+    assert files[0].read_text("utf-8").startswith("1\n00:00:00,000 --> 00:00:10,000\n")
+    cues = browser.execute_async_script(READ_SUBTITLES, files[1].read_text("utf-8"))
+    shown = [cue.text.split("\n")[1] for cue in browser.find_elements("css selector", ".enclap-cue")]
+    assert [cue["text"] for cue in cues] == shown
+    assert [cue["start"] for cue in cues] == [0, 10, 20] and cues[2]["end"] == pytest.approx(LONG_S, abs=1e-3)
 
 
 def test_the_microphone_is_captioned(open_page):

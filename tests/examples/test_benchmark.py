@@ -27,6 +27,14 @@ def test_it_compares_and_times_the_captioner_in_float32_with_peak_memory():
 
 
 @pytest.mark.slow
+def test_clips_of_unlike_lengths_keep_the_bits_that_they_have_alone():
+    run = run_benchmark("--lengths", "40", "75", "20", "--stages", "codec", "clap", "encoder", "beam", "caption")
+    assert run.returncode == 0, run.stderr
+    stages = json.loads(run.stdout.splitlines()[-1])["stages"]
+    assert all(row["same"].endswith("bits of 3 of 3 clips as alone") for row in stages.values()) and len(stages) == 5
+
+
+@pytest.mark.slow
 def test_it_says_what_bfloat16_leaves_the_same():
     run = run_benchmark("--stages", "beam", "training", "--dtype", "bfloat16", "--scenes", "2")
     assert run.returncode == 0, run.stderr

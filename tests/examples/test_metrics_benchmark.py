@@ -66,4 +66,4 @@ def test_captions_come_from_a_file(tmp_path):
     assert run.returncode == 0 and "2 clips, 4 references" in run.stdout, run.stderr
     path.write_text("[1]")
     run = run_benchmark("--metrics", "bleu_1", "--captions", str(path))
-    assert run.returncode != 0 and "is no json list of clips" in run.stderr and "Traceback" not in run.stderr
+    assert run.returncode != 0 and "is not a JSON list of clips" in run.stderr and "Traceback" not in run.stderr

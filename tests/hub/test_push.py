@@ -165,7 +165,7 @@ def test_a_part_that_is_a_link_out_of_the_folder_is_not_followed(hub, folder, tm
     (tmp_path / "run" / part).symlink_to(tmp_path / "elsewhere")
     assert main(["push", str(tmp_path / "run"), "me/captioner"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert f"is no complete repository without {part} (a link out of the folder); it lacks" in said
+    assert f"is not a complete repository without {part} (a link out of the folder); it lacks" in said
     assert hub.requests == []
 
 

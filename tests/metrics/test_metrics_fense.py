@@ -118,7 +118,9 @@ def test_an_empty_and_a_very_long_caption_have_scores(encoder_folder, detector_f
 def test_missing_weights_are_named(tmp_path, monkeypatch, encoder_folder):
     with pytest.raises(MetricUnavailableError, match="neither a folder with weights nor reachable"):
         fense.compute_sbert_similarity(["a"], [["a"]], str(tmp_path / "nothing"))
-    with pytest.raises(MetricUnavailableError, match="no fluency error detector; expected a file, or one of echecker"):
+    with pytest.raises(
+        MetricUnavailableError, match="not a fluency error detector; expected a file, or one of echecker"
+    ):
         fense.compute_fluency_errors(["a"], "nothing")
     (tmp_path / "spoiled.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(MetricUnavailableError, match="cannot be read"):

@@ -217,7 +217,7 @@ def test_a_bar_is_shown_where_meteor_takes_long(stand_in, monkeypatch, capsys, s
     monkeypatch.setenv("BEHAVIOUR", "slow clips")
     monkeypatch.setattr("enclap_hf.metrics.meteor._SILENT_S", 0.1)
     compute_meteor(["a"] * 5, [["a"]] * 5, java=str(stand_in), show_progress=show_progress)
-    assert ("METEOR: 100%" in capsys.readouterr().err) == bool(show_progress), "pytest's streams are no terminals"
+    assert ("METEOR: 100%" in capsys.readouterr().err) == bool(show_progress), "pytest's streams are not terminals"
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_intervals_and_a_comparison_are_printed(predictions, references, tmp_pat
         ("p.csv", "file_name,candidate\na.wav,x\n", "no references for a clip"),
         ("p.csv", "file_name,caption_1\na.wav,x\n", "has a caption; expected one in a column of"),
         ("p.csv", b"file_name,candidate\na.wav,\xff\xfe\n", "not utf-8 text"),
-        ("p.jsonl", '{"file": 1\n', "line 1: no JSON"),
+        ("p.jsonl", '{"file": 1\n', "line 1: not JSON"),
         ("p.jsonl", "[1]\n", "got a list; expected an object"),
         ("p.jsonl", '{"file": "a", "candidate": 3}\n', "got 3 where a caption should be"),
         (

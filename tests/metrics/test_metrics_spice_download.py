@@ -142,6 +142,6 @@ def test_a_server_without_the_files_is_one_line(server, tmp_path, capsys):
 
 def test_a_jar_that_is_none_is_not_cut_down(tmp_path):
     (tmp_path / "a.jar").write_bytes(b"PK\3\4 nothing more")
-    with pytest.raises(ValueError, match="a.jar is no whole zip file"):
+    with pytest.raises(ValueError, match="a.jar is not a whole zip file"):
         keep_entries(tmp_path / "a.jar", tmp_path / "b.jar", MODEL_ENTRIES)
     assert [path.name for path in tmp_path.iterdir()] == ["a.jar"]

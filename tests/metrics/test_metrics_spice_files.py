@@ -46,7 +46,7 @@ DAMAGES = {
     "end missing": (lambda path: path.write_bytes(path.read_bytes()[:-30]), "is not whole"),
     "HTML": (lambda path: path.write_text("<!DOCTYPE html><html>404</html>"), "is a page of HTML, not a jar"),
     "empty": (lambda path: path.write_bytes(b""), "is empty, not a jar"),
-    "something else": (lambda path: path.write_bytes(b"\x7fELF" * 99), r"is no jar \(396 bytes\)"),
+    "something else": (lambda path: path.write_bytes(b"\x7fELF" * 99), r"is not a jar \(396 bytes\)"),
     "flipped bits": (flip_bits, "is damaged: part of its contents does not fit its checksum"),
     "no entries": (lambda path: make_jar(path, {}), "is a jar, but lacks .* of CoreNLP 3.6.0 that SPICE needs"),
 }

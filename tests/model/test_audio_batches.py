@@ -76,7 +76,8 @@ def test_what_only_looks_like_a_pair_is_none():
     assert as_audio_batch([CLIP, CLIP])[1] and as_audio_batch(("a.wav", "b.wav"))[1]
     assert not as_audio_batch((0.1, 0.2))[1]
     assert load_audio((0.5, 0.25), RATE).samples.tolist() == [0.5, 0.25]
-    assert_helpful(lambda: load_audio((CLIP, 0)), "ndarray", "sampling rate 0", "1000 to 384000")
+    for rate in (0, 8000.5, True, float("nan")):
+        assert_helpful(lambda rate=rate: load_audio((rate, CLIP)), "ndarray", f"sampling rate {rate}", "1000 to 384000")
 
 
 @pytest.mark.parametrize("dtype", [">i2", ">i4", ">f2", ">f4", ">f8", "<i2", "<f8", "=f2"])

@@ -92,7 +92,16 @@ def test_integers_of_64_bits_are_refused():
     assert_helpful(lambda: load_audio(bytes(wav), name="clip"), "`clip`", "", "")
 
 
-# Samples that are no sound
+@pytest.mark.parametrize("tag", [0x7A7A, 0x1234, 0xABCD])
+def test_a_codec_that_nothing_knows_is_said(tag):
+    """Both decoders open the wav; the second finds a track without a decoder, on which older ones end the process."""
+    pytest.importorskip("av")
+    content = bytearray(encoded(sine(), format="WAV", subtype="PCM_16"))
+    content[20:22] = tag.to_bytes(2, "little")
+    assert_helpful(lambda: load_audio(bytes(content), name="clip"), "`clip`", "codec that no decoder here knows", "wav")
+
+
+# Samples that are not sound
 
 
 def test_a_file_of_integers_cast_to_float_is_warned_about(caplog):

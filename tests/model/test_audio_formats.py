@@ -117,7 +117,7 @@ def test_a_playlist_in_disguise_opens_no_other_file(tmp_path, monkeypatch):
     ):
         (tmp_path / "list.wav").write_text(text, encoding="utf-8")
         for audio in ("list.wav", text.encode()):
-            with pytest.raises(AudioLoadError, match="no audio that can be read"):
+            with pytest.raises(AudioLoadError, match="not audio that can be read"):
                 load_audio(audio)
 
 

@@ -123,7 +123,7 @@ def test_what_follows_the_sound_of_a_wav_is_not_read_as_sound(behind, caplog):
 
 
 def test_junk_behind_float_samples_is_not_read_as_sound():
-    """Random bytes are no float samples: among them are NaN and numbers far beyond what sound has."""
+    """Random bytes are not float samples: among them are NaN and numbers far beyond what sound has."""
     wav = encoded(NOISE, format="WAV", subtype="FLOAT")
     junk = np.random.default_rng(0).integers(0, 256, 9000, np.uint8).tobytes()
     assert len(load_audio(wav + junk).samples) == len(NOISE)

@@ -210,7 +210,7 @@ def extractor(**fields) -> EnClapFeatureExtractor:
         (lambda: (extractor(clap_window_s=4.0), build_codec()), "have 401 mel frames"),
         (lambda: (extractor(long_clips="fusion"), build_codec()), "for fusion (`long_clips`"),
         (lambda: (extractor(), build_clap()), "Got the frame encoder 'clap_audio_model'; expected one of"),
-        (lambda: (extractor(), LoudnessFrames()), "Got a LoudnessFrames, which is no known frame encoder"),
+        (lambda: (extractor(), LoudnessFrames()), "Got a LoudnessFrames, which is not a known frame encoder"),
     ],
 )
 def test_a_processor_of_loaded_parts_that_do_not_fit_is_refused(make, message):

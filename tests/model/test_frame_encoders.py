@@ -248,7 +248,7 @@ def test_a_file_becomes_a_caption_and_a_saved_repository_gives_the_same(name, wi
     again = loaded(audio=recordings)
     assert all(torch.equal(again[key], inputs[key]) for key in inputs)
     captioner = pipeline("audio-captioning", model=str(tmp_path), device="cpu")
-    assert [caption["text"] for caption in captioner(recordings)] == captions
+    assert [caption["text"] for caption in captioner(recordings, chunk_length_s=0)] == captions
 
 
 @pytest.mark.parametrize("with_clap", [True, False], ids=["clap", "none"])

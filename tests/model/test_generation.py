@@ -9,7 +9,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from conftest import build_model, make_clip, make_inputs
 from enclap_hf import DEFAULT_MODEL, EnClapForConditionalGeneration
-from enclap_hf.model.generation_enclap import SharedCrossAttention
+from enclap_hf.model import generation_enclap
 
 # Plain decoding: no forced tokens and no ban of repeats, so that a short loop can do the same.
 PLAIN = {
@@ -170,42 +170,31 @@ def test_a_static_cache_gives_the_same_ids(tiny_model, audio, decoding):
     assert torch.equal(static, expected)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_beams_attend_by_products_as_by_the_attention_of_transformers(tiny_model, audio, monkeypatch, attention):
-    tiny_model.set_attn_implementation(attention)
-
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_clips_attend_by_themselves_as_by_the_attention_of_transformers(tiny_model, audio, monkeypatch, num_beams):
     def search():
-        return tiny_model.generate(
-            **audio,
-            max_new_tokens=8,
-            return_dict_in_generate=True,
-            output_scores=True,
-            output_attentions=attention == "eager",
-        )
+        decoding = {"num_beams": num_beams, "max_new_tokens": 8, "return_dict_in_generate": True}
+        return tiny_model.generate(**audio, **decoding, output_scores=True, output_logits=True)
 
-    used, attends = [], SharedCrossAttention.attends_by_products
-    monkeypatch.setattr(
-        SharedCrossAttention, "attends_by_products", lambda *args: used.append(attends(*args)) or used[-1]
-    )
+    used, attends = [], generation_enclap.attends_plainly
+    monkeypatch.setattr(generation_enclap, "attends_plainly", lambda *args: used.append(attends(*args)) or used[-1])
     ours = search()
-    assert used.count(True) == 7 * tiny_model.config.decoder_layers, "all steps but the first, which fills the cache"
-    monkeypatch.setattr(SharedCrossAttention, "attends_by_products", lambda *args: False)
+    assert used == [True] * 2 * 8 * tiny_model.config.decoder_layers, "both attentions of each layer at each step"
+    monkeypatch.setattr(generation_enclap, "attends_plainly", lambda *args: False)
     expected = search()
     assert torch.equal(ours.sequences, expected.sequences)
-    torch.testing.assert_close(ours.sequences_scores, expected.sequences_scores, atol=1e-6, rtol=0)  # float32 sums
-    if attention == "eager":
-        torch.testing.assert_close(ours.cross_attentions, expected.cross_attentions)
-        assert ours.cross_attentions[3][0].shape == (12, 4, 1, 60)
+    torch.testing.assert_close(ours.logits, expected.logits, atol=2e-5, rtol=1e-5)  # float32 sums in another order
+    if num_beams > 1:
+        torch.testing.assert_close(ours.sequences_scores, expected.sequences_scores, atol=1e-6, rtol=0)
 
 
-def test_in_half_precision_beams_keep_the_attention_that_does_not_round_scores(tiny_model, audio, monkeypatch):
-    def refuse(*args):
-        raise AssertionError("products round the scores")
-
-    monkeypatch.setattr(SharedCrossAttention, "attend_to_cache", refuse)
-    with torch.autocast("cpu", torch.bfloat16):
-        tiny_model.generate(**audio, max_new_tokens=4)
-    tiny_model.to(torch.bfloat16).generate(**audio, max_new_tokens=4)
+def test_eager_attention_returns_the_weights_of_every_beam(tiny_model, audio):
+    tiny_model.set_attn_implementation("eager")
+    out = tiny_model.generate(**audio, max_new_tokens=8, return_dict_in_generate=True, output_attentions=True)
+    assert out.cross_attentions[3][0].shape == (12, 4, 1, 60)
+    torch.testing.assert_close(out.cross_attentions[3][0].sum(-1), torch.ones(12, 4, 1))
+    tiny_model.set_attn_implementation("sdpa")
+    assert torch.equal(out.sequences, tiny_model.generate(**audio, max_new_tokens=8))
 
 
 @pytest.mark.slow

@@ -43,7 +43,8 @@ def test_the_encoder_takes_any_batch_and_any_number_of_frames(model):
         with torch.no_grad():
             ours, expected = exported(**audio).last_hidden_state, encoder(**audio).last_hidden_state
         assert ours.shape == (len(lengths), max(lengths) + 3, 32)
-        torch.testing.assert_close(ours, expected, **CLOSE)
+        for row, expected_row, length in zip(ours, expected, lengths, strict=True):  # behind a clip's end is nothing
+            torch.testing.assert_close(row[: length + 3], expected_row[: length + 3], **CLOSE)
 
 
 def test_the_encoder_takes_codes_alone_or_frames_that_are_embedded(model):

@@ -253,6 +253,19 @@ def test_encoders_weights_are_checked_alike(folder, part):
         (folder / part / "model.safetensors").write_bytes(whole)
 
 
+@pytest.mark.parametrize("number", [-1, 1 << 40, 10_000])
+def test_indices_that_are_no_rows_of_their_table_are_refused(folder, number):
+    """They are in the file beside the weights, and would end each recording in an IndexError of its own."""
+
+    def change(tensors):
+        name = next(name for name in tensors if name.endswith("relative_position_index"))
+        tensors[name].view(-1)[7] = number
+
+    edit_weights(folder / "clap" / "model.safetensors", change)
+    said = refusal(lambda: EnClapProcessor.from_pretrained(folder).clap)
+    assert said.startswith(f"{folder}/clap: tensor ") and str(number) in said and " rows" in said
+
+
 def test_a_caller_may_ask_for_tensors_of_other_sizes(folder):
     config = EnClapConfig.from_pretrained(folder, num_codebooks=4, codec_vocab_size=100)
     options = {"config": config, "ignore_mismatched_sizes": True}
@@ -385,7 +398,7 @@ def test_an_index_names_files_beside_it_alone(tmp_path, file):
 
 
 def test_what_is_no_file_is_said_without_waiting_for_it(folder):
-    for make, said in ((Path.mkdir, "it is a folder"), (lambda p: __import__("os").mkfifo(p), "no regular file")):
+    for make, said in ((Path.mkdir, "it is a folder"), (lambda p: __import__("os").mkfifo(p), "not a regular file")):
         path = folder / "config.json"
         path.unlink()
         make(path)

@@ -228,6 +228,24 @@ def test_arguments_of_generate_work_or_are_refused(captioner):
             captioner(CLIPS[0], sampling_rate=RATE, generate_kwargs={name: True})
     with pytest.raises(TypeError, match="num_beam`, which neither"):
         captioner(CLIPS[0], sampling_rate=RATE, generate_kwargs={"num_beam": 2})
+    for name in ("num_beams", "num_return_sequences", "max_length", "max_new_tokens"):
+        for value in (0, -1, True, "2", 1.5):
+            with pytest.raises(ValueError, match=f"Got `{name}`={value!r}; expected a whole number from 1"):
+                captioner(CLIPS[0], sampling_rate=RATE, **{name: value})
+    with pytest.raises(TypeError, match="`generate_kwargs` of type list; expected a dict"):
+        captioner(CLIPS[0], sampling_rate=RATE, generate_kwargs=[1])
+
+
+def test_whole_tables_and_rows_say_what_to_pass(captioner):
+    datasets, pandas = pytest.importorskip("datasets"), pytest.importorskip("pandas")
+    table = datasets.Dataset.from_dict({"audio": ["a.wav"], "caption": ["rain"]})
+    for whole in (table, table.to_iterable_dataset(), table.select_columns("audio"), pandas.DataFrame(table[:])):
+        with pytest.raises(AudioLoadError, match=r'it is a whole table .*Pass the column .* such as table\["audio"\]'):
+            captioner(whole)
+    with pytest.raises(
+        AudioLoadError, match=r'it is a whole row of a table. Pass its recording, such as row\["audio"\]'
+    ):
+        captioner(table[0])
 
 
 def test_iterators_and_streamed_columns_are_captioned_one_by_one(captioner, expected, tmp_path):

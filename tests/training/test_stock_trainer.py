@@ -195,8 +195,9 @@ def test_batches_whose_codes_come_hidden_give_the_same(clips):
         with torch.no_grad():
             drawn, given = model.train()(**batch), model(**hidden)
             evaluated = model.eval()(**hidden)
-        for output in (given, evaluated):
-            assert torch.equal(output.mcm_loss, drawn.mcm_loss) and torch.equal(output.loss, drawn.loss)
+        assert torch.equal(given.mcm_loss, drawn.mcm_loss) and torch.equal(given.loss, drawn.loss)
+        for name in ("mcm_loss", "loss"):  # evaluation takes clip by clip, which adds up in another order
+            torch.testing.assert_close(evaluated[name], drawn[name], atol=2e-6, rtol=0)
         assert torch.equal(model.generate(**hidden), model.generate(**{**hidden, "mcm_targets": None}))
 
 
