@@ -36,7 +36,7 @@ def run_stages(model, processor, clips: list[dict], numbers: list[int], decoding
     Args:
         numbers: of the clips, which seed their samples.
     """
-    batch = processor(audio=[clips[number] for number in numbers])
+    batch = processor(audio=[clips[number] for number in numbers]).to(model.device)
     return run_model_stages(model, batch, numbers, decodings)
 
 

@@ -117,6 +117,10 @@ class NucleusSampler:
                 break
         return input_ids
 
+    def take_clip(self, i: int) -> "NucleusSampler":
+        """The sampler of one of the clips, which draws what it draws for it among the others."""
+        return NucleusSampler(self.search, [self.clip_seeds[i]])
+
     def draw_uniforms(self, num_steps: int) -> torch.Tensor:
         """Numbers from 0 to 1 for every sample and step, (B * n, 1 + num_steps) float64, clip by clip."""
         shape = (self.search.num_samples, 1 + num_steps)

@@ -9,15 +9,55 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
+from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from .onednn_linear import HAS_ONEDNN, is_own_hook, is_plain_layer, is_transformed, keeps_rows
+from .onednn_linear import (
+    HAS_ONEDNN,
+    is_own_hook,
+    is_plain_inference,
+    is_plain_layer,
+    is_transformed,
+    keeps_rows,
+)
 from .row_bits import count_slots
 
 # Arguments of `generate` that have a row for each clip, beside the audio.
 ROW_ARGUMENTS = ("decoder_input_ids", "decoder_attention_mask", "decoder_inputs_embeds")
-# Those that belong to a batch as a whole.
+# Those that belong to a batch as a whole; of `custom_generate` not what can be asked for a clip's own (`take_clip`).
 BATCH_ARGUMENTS = ("past_key_values", "assistant_model", "custom_generate", "streamer")
+
+LAYERS_OF_A_BLOCK = 10  # linear ones, of a decoder: two attentions of four each, and two of the feed-forward
+ROW_ACTIVATIONS = ("gelu", "relu")  # computed in one way, wherever in a batch a number stands
+
+
+def captions_apart(model, decoding: GenerationConfig, seed: int | list[int] | None, arguments: dict) -> bool:
+    """Whether `generate` captions clip by clip: samples of a seed, and on a CPU what would depend on the batch.
+
+    Args:
+        model: [`EnClapForConditionalGeneration`].
+        decoding: what it decodes with.
+        seed, arguments: of `generate`.
+    """
+    whole = [arguments.get(name) for name in BATCH_ARGUMENTS]
+    if model.training or any(value is not None and not hasattr(value, "take_clip") for value in whole):
+        return False
+    if decoding.output_attentions or decoding.output_hidden_states:  # which cannot be joined
+        return False
+    if seed is not None and decoding.do_sample:
+        return True
+    if model.device.type != "cpu" or not is_plain_inference(model.final_logits_bias):
+        return False
+    config = model.config
+    return not (
+        config._attn_implementation == "sdpa"
+        and config.activation_function in ROW_ACTIVATIONS
+        and decoding.cache_implementation in (None, "dynamic")
+        and arguments.get("decoder_attention_mask") is None
+        and "forward" not in model.__dict__
+        and keeps_all_rows(model.model.decoder, LAYERS_OF_A_BLOCK * config.decoder_layers)
+        and keeps_all_rows(model.lm_head, 1)
+    )
 
 
 def generate_apart(
@@ -45,6 +85,8 @@ def generate_apart(
         own = {name: arguments[name][i : i + 1] for name in ROW_ARGUMENTS if arguments.get(name) is not None}
         if arguments.get("prefix_allowed_tokens_fn") is not None:
             own["prefix_allowed_tokens_fn"] = lambda _, ids, i=i: arguments["prefix_allowed_tokens_fn"](i, ids)
+        if arguments.get("custom_generate") is not None:
+            own["custom_generate"] = arguments["custom_generate"].take_clip(i)
         own["encoder_outputs"] = BaseModelOutput(last_hidden_state=states[i : i + 1, :length].clone())
         with draw_from(None if seeds is None else seeds[i], states.device):
             outputs.append(generate(**{**arguments, **own, "attention_mask": None}))
@@ -54,21 +96,32 @@ def generate_apart(
 
 
 def keeps_all_rows(model: nn.Module, num_layers: int) -> bool:
-    """Whether all layers of a model, so many, give each row of a batch its own bits.
+    """Whether all linear layers of a model, so many, and its activations give each row of a batch its own bits.
 
     Not so with plain layers (`use_onednn(model, False)`), quantised weights, adapters, hooks of others, autocast, modes
-    that watch operations, number types other than float32 and bfloat16, or odd widths.
+    that watch operations, number types other than float32 and bfloat16, odd widths, or where oneDNN has none of these:
+    torch's own GELU computes the last numbers of a thread in another way.
     """
-    if not HAS_ONEDNN or torch.is_autocast_enabled("cpu") or is_transformed():
+    if not HAS_ONEDNN or not torch._C._get_mkldnn_enabled() or torch.is_autocast_enabled("cpu") or is_transformed():
         return False
     layers = [module for module in model.modules() if type(module) is nn.Linear]
-    return len(layers) == num_layers and all(
-        getattr(layer, "keeps_rows", False)
-        and any(map(is_own_hook, layer._forward_pre_hooks.values()))
-        and is_plain_layer(layer)
-        and keeps_rows(layer.weight)
-        for layer in layers
+    has_types = all(has_onednn_for(layer.weight.dtype) for layer in layers)
+    return (
+        len(layers) == num_layers
+        and has_types
+        and all(
+            getattr(layer, "keeps_rows", False)
+            and any(map(is_own_hook, layer._forward_pre_hooks.values()))
+            and is_plain_layer(layer)
+            and keeps_rows(layer.weight)
+            for layer in layers
+        )
     )
+
+
+def has_onednn_for(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes with numbers of this type on this processor."""
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @contextlib.contextmanager

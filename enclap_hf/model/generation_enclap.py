@@ -19,7 +19,7 @@ from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, Ge
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.bart.modeling_bart import BartAttention
 
-from .clips_apart import check_seeds, generate_apart
+from .clips_apart import captions_apart, check_seeds, generate_apart
 from .configuration_enclap import NUM_EXTRA_SLOTS
 from .encoder_enclap import build_slot_mask
 from .input_checks import check_prompt, check_states
@@ -145,7 +145,8 @@ def grows(cache) -> bool:
 def attends_plainly(layer: BartAttention, hidden_states: torch.Tensor) -> bool:
     """Whether each clip of a batch is to attend by itself, on a CPU."""
     is_own = layer.config._attn_implementation == "sdpa" and not layer.training
-    return is_own and hidden_states.dtype in ENOUGH_VALUES and is_plain_inference(hidden_states)
+    is_own = is_own and hidden_states.dtype in ENOUGH_VALUES and not torch.is_autocast_enabled("cpu")
+    return is_own and is_plain_inference(hidden_states)
 
 
 class SharedAudioGenerationMixin(GenerationMixin):
@@ -173,7 +174,7 @@ class SharedAudioGenerationMixin(GenerationMixin):
         if all(limit is None for limit in limits):
             kwargs["max_length"] = self._default_max_length()  # else transformers has a limit of its own
         check_prompt(inputs, kwargs)
-        is_apart = self.captions_apart(seed, kwargs)
+        is_apart = self.captions_apart(self.find_decoding(**kwargs), seed, kwargs)
         encoder_outputs = kwargs.get("encoder_outputs")
         codes = kwargs.get("audio_codes") if inputs is None else inputs
         if encoder_outputs is None and (codes is None or is_apart):
@@ -197,6 +198,10 @@ class SharedAudioGenerationMixin(GenerationMixin):
         slot_mask = build_slot_mask(kwargs.get("attention_mask"), len(states), states.shape[1] - NUM_EXTRA_SLOTS)
         seeds = None if seed is None else check_seeds(seed, len(states))
         return generate_apart(super().generate, states, slot_mask, seeds, self.config.pad_token_id, kwargs)
+
+    def captions_apart(self, decoding: GenerationConfig, seed: int | list[int] | None, arguments: dict) -> bool:
+        """Whether [`generate`] captions clip by clip, see [`~clips_apart.captions_apart`]."""
+        return captions_apart(self, decoding, seed, arguments)
 
     def _default_max_length(self) -> int:
         """The model's own limit, or the published one where its generation_config.json has none."""

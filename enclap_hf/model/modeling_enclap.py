@@ -25,7 +25,6 @@ from transformers.models.bart.modeling_bart import (
     shift_tokens_right,
 )
 
-from .clips_apart import BATCH_ARGUMENTS, keeps_all_rows
 from .configuration_enclap import NUM_EXTRA_SLOTS, EnClapConfig
 from .encoder_enclap import EnClapEncoder, build_slot_mask
 from .generation_enclap import (
@@ -44,10 +43,8 @@ from .input_checks import (
 )
 from .losses_enclap import IGNORED_TARGET, masked_codec_loss, smoothed_caption_loss
 from .model_checks import load_checked
-from .onednn_linear import is_plain_inference, mark_rows, use_onednn
+from .onednn_linear import mark_rows, use_onednn
 from .repository import add_remote_code, is_checkpoint_folder, push_parts
-
-LAYERS_OF_A_BLOCK = 10  # linear ones, of a decoder: two attentions of four each, and two of the feed-forward
 
 
 @dataclass
@@ -344,26 +341,6 @@ class EnClapForConditionalGeneration(SharedAudioGenerationMixin, BartForConditio
     def prepare_decoder_input_ids_from_labels(self, labels: torch.LongTensor) -> torch.LongTensor:
         """Shift labels (B, S) one to the right, starting with `decoder_start_token_id`."""
         return shift_tokens_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
-
-    def captions_apart(self, seed: int | list[int] | None, arguments: dict) -> bool:
-        """Whether [`generate`] captions clip by clip: samples of a seed, and what would depend on a batch on a CPU."""
-        decoding = self.find_decoding(**arguments)
-        if any(arguments.get(name) is not None for name in BATCH_ARGUMENTS) or self.training:
-            return False
-        if decoding.output_attentions or decoding.output_hidden_states:
-            return False
-        if seed is not None and decoding.do_sample:
-            return True
-        if self.device.type != "cpu" or not is_plain_inference(self.final_logits_bias):
-            return False
-        return not (
-            self.config._attn_implementation == "sdpa"
-            and decoding.cache_implementation in (None, "dynamic")
-            and arguments.get("decoder_attention_mask") is None
-            and "forward" not in self.__dict__
-            and keeps_all_rows(self.model.decoder, LAYERS_OF_A_BLOCK * self.config.decoder_layers)
-            and keeps_all_rows(self.lm_head, 1)
-        )
 
 
 def encoder_only_output(encoder_outputs: BaseModelOutput) -> Seq2SeqModelOutput:

@@ -170,11 +170,11 @@ class OnnxCaptioner(SharedAudioGenerationMixin, BartPreTrainedModel):
         """Upload what [`save_pretrained`] writes, see [`EnClapForConditionalGeneration.push_to_hub`]."""
         return push_parts(repo_id, model=self, processor=processor, **kwargs)
 
-    def captions_apart(self, seed: int | list[int] | None, arguments: dict) -> bool:
-        """Whether [`generate`] captions clip by clip: samples of a seed, which each clip draws by itself."""
-        if seed is None or any(arguments.get(name) is not None for name in BATCH_ARGUMENTS):
-            return False
-        return bool(self.find_decoding(**arguments).do_sample)
+    def captions_apart(self, decoding: GenerationConfig, seed: int | list[int] | None, arguments: dict) -> bool:
+        """Whether [`generate`] captions clip by clip: samples of a seed alone, the rest has its bits in any batch."""
+        whole = [arguments.get(name) for name in BATCH_ARGUMENTS]
+        is_whole = any(value is not None and not hasattr(value, "take_clip") for value in whole)
+        return seed is not None and bool(decoding.do_sample) and not is_whole
 
     def _prepare_cache_for_generation(self, *args, **kwargs) -> None:
         """Nothing: the first step makes its own cache."""

@@ -25,7 +25,7 @@ MAX_PRODUCT_ROWS = 256
 NUM_COMPARED = 8
 # Values to compare of a shape before it counts as equal. Rounding to fewer digits hides most differences: in bfloat16
 # one value of 10,000 shows that its sum had another order.
-ENOUGH_VALUES = {torch.float32: 1 << 13, torch.bfloat16: 1 << 18}
+ENOUGH_VALUES = {torch.float32: 1 << 12, torch.bfloat16: 1 << 17}
 DIFFERS = -1
 ALIGNMENT = 64  # bytes at which torch begins its tensors, and rows that are to be alike
 
@@ -41,14 +41,14 @@ def run_together(
         function: of tensors with a first axis of equal length N; each item's result depends on that item alone.
         tensors: (N, ...) each, N a multiple of `part`.
         part: items that stand for themselves.
-        name: what the function is, beside the tensors' shapes.
+        name: what the function is, beside the shape of the first of the tensors.
     Returns:
         (N, ...), the same bits whatever N.
     """
     num_items = len(tensors[0])
     if num_items <= part:
         return function(*tensors)
-    key = (name, torch.get_num_threads(), tensors[0].dtype, *(tensor.shape for tensor in tensors))
+    key = (name, tensors[0].shape, tensors[0].dtype, torch.get_num_threads())
     compared = _compared.get(key, 0)
     if compared != DIFFERS:
         result = function(*tensors)
@@ -83,16 +83,16 @@ def multiply_rows(multiply: Callable, inputs: torch.Tensor, weight: torch.Tensor
         multiply: of rows (N, in_features), as `torch.nn.functional.linear`.
     """
     rows = inputs.flatten(0, -2)
-    num_rows = len(rows)
-    if num_rows % PRODUCT_ROWS:
-        rows = nn.functional.pad(rows, (0, 0, 0, PRODUCT_ROWS - num_rows % PRODUCT_ROWS))
+    num_missing = -len(rows) % PRODUCT_ROWS
+    if num_missing:
+        rows = nn.functional.pad(rows, (0, 0, 0, num_missing))
     name = ("product", weight.shape, bias is None)
     parts = [
         run_together(lambda some: multiply(some, weight, bias), (some,), PRODUCT_ROWS, name)
-        for some in rows.split(MAX_PRODUCT_ROWS)
+        for some in (rows.split(MAX_PRODUCT_ROWS) if len(rows) > MAX_PRODUCT_ROWS else (rows,))
     ]
     product = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return product[:num_rows].unflatten(0, inputs.shape[:-1])
+    return (product[:-num_missing] if num_missing else product).unflatten(0, inputs.shape[:-1])
 
 
 def attend_rows(
@@ -116,7 +116,9 @@ def attend_rows(
             scores = scores.masked_fill(later, -torch.inf)
         return torch.bmm(scores.softmax(-1), values.flatten(0, 1)).unflatten(0, queries.shape[:2])
 
-    return run_together(attend, (queries, keys, values), 1, ("attention", is_causal))
+    # In fewer digits many values are to be compared, and a caption's length is another one at each step.
+    length = keys.shape[2] if queries.dtype == torch.float32 else keys.shape[2].bit_length()
+    return run_together(attend, (queries, keys, values), 1, ("attention", is_causal, length))
 
 
 def count_slots(mask: torch.Tensor | None, num_clips: int, num_slots: int) -> list[int]:

@@ -60,7 +60,7 @@ def test_a_seed_gives_a_recording_whose_events_are_where_it_says(recordings):
     if apart.any():
         assert np.abs(samples[apart]).max() < 0.01
     script = load_script("make_long_scenes.py")
-    audio, events = script.make_recording(3, 30.0)
+    audio, events = script.make_recording(5, 30.0)
     assert [vars(entry) for entry in events] == row["events"]
     assert np.abs(audio - samples).max() < 1e-4
 

@@ -14,6 +14,7 @@ from enclap_hf.data.caption_clips import Clip
 from enclap_hf.data.feature_shards import FeatureSettings, prepare_features
 from enclap_hf.data.prepared_features import PreparedClips
 from enclap_hf.model.frame_encoder import pad_frames
+from enclap_hf.model.onednn_linear import use_onednn
 from endpoint_stand_in import load_handler
 
 captioner, load_once = caption_runs.captioner, caption_runs.load_once
@@ -22,7 +23,7 @@ CLIPS = make_clips(6, 4.0)
 
 @pytest.fixture(scope="module")
 def alone(captioner) -> list[dict]:
-    return [captioner(clip, silence_dbfs=None) for clip in copy.deepcopy(CLIPS)]
+    return [captioner(clip, silence_dbfs=None, chunk_length_s=0) for clip in copy.deepcopy(CLIPS)]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,8 @@ def paths(tmp_path_factory) -> list[str]:
 @pytest.mark.parametrize("batch_size", [2, 6])
 def test_the_pipeline_in_batches_and_in_another_order(captioner, alone, batch_size):
     clips = copy.deepcopy(CLIPS)
-    assert captioner(clips, batch_size=batch_size, silence_dbfs=None) == alone
-    assert captioner(clips[::-1], batch_size=batch_size, silence_dbfs=None) == alone[::-1]
+    assert captioner(clips, batch_size=batch_size, silence_dbfs=None, chunk_length_s=0) == alone
+    assert captioner(clips[::-1], batch_size=batch_size, silence_dbfs=None, chunk_length_s=0) == alone[::-1]
 
 
 def test_samples_of_a_seed(captioner):
@@ -46,6 +47,17 @@ def test_samples_of_a_seed(captioner):
     assert captioner(copy.deepcopy(CLIPS), batch_size=4, **options) == samples
     others = [captioner(clip, **{**options, "seed": 8}) for clip in copy.deepcopy(CLIPS)]
     assert others != samples
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_candidates(captioner, is_plain):
+    options = {"num_candidates": 4, "candidates": "nucleus", "silence_dbfs": None}
+    use_onednn(captioner.model, not is_plain)
+    try:
+        alone = [captioner(clip, **options) for clip in copy.deepcopy(CLIPS)]
+        assert captioner(copy.deepcopy(CLIPS), batch_size=4, **options) == alone
+    finally:
+        use_onednn(captioner.model)
 
 
 @pytest.mark.parametrize("seed", [[1, 2], "7", [1, 2, 3.5]])
@@ -58,7 +70,9 @@ def test_the_command(capsys, tmp_path, alone, paths):
     rows = {}
     for batch_size in ("1", "4"):
         output = tmp_path / f"{batch_size}.jsonl"
-        status, _, _ = caption_runs.run(capsys, *paths, "--batch-size", batch_size, "--output", str(output))
+        status, _, _ = caption_runs.run(
+            capsys, *paths, "--batch-size", batch_size, "--output", str(output), "--chunk-length-s", "0"
+        )
         assert status == 0
         lines = map(json.loads, output.read_text(encoding="utf-8").splitlines())
         rows[batch_size] = sorted(lines, key=lambda row: row["file_name"])
@@ -72,7 +86,7 @@ def test_the_endpoint(repository, alone, paths):
     handler = load_handler(repository)
     for path, result in zip(paths, alone, strict=True):
         with open(path, "rb") as file:
-            answer = handler({"inputs": file.read()})
+            answer = handler({"inputs": file.read(), "parameters": {"chunk_length_s": 0}})
         assert answer["text"] == (result["text"] if not answer.get("silent") else "")
 
 
