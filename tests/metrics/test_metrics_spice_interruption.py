@@ -36,7 +36,13 @@ def environment(tmp_path, monkeypatch):
 def start(folder: Path, environment: dict, *arguments: str, **options) -> subprocess.Popen:
     command = [*SCORE, str(folder / "captions.jsonl"), "--metrics", "spice", *arguments]
     return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+        command,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a run in the background ignores it
+        **options,
     )
 
 
